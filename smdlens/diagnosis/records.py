@@ -1,0 +1,140 @@
+"""What the motion means: the frames and records that every report shows.
+
+Column names are those of the JSON contract (docs/json.md); angles are radians, steps are optimizer
+iterations (epochs where `SnapshotSeries.axis` says so).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import polars as pl
+
+from smdlens.symmetry.records import ScaleGroups
+from smdlens.vocabulary import Outcome
+
+INTERVAL_SCHEMA: dict[str, pl.DataType] = {
+    "tensor": pl.String(),
+    "step_from": pl.Int64(),
+    "step_to": pl.Int64(),
+    "norm_from": pl.Float64(),
+    "norm_to": pl.Float64(),
+    "angle_rad": pl.Float64(),
+    "angle_floor_rad": pl.Float64(),
+    "angle_random_walk_rad": pl.Float64(),
+    "one_step_angle_rad": pl.Float64(),
+    "one_step_method": pl.String(),
+    "one_step_low": pl.Float64(),
+    "one_step_high": pl.Float64(),
+    "last_step_angle_rad": pl.Float64(),
+    "expected_one_step_angle_rad": pl.Float64(),
+    "relaxed_one_step_angle_rad": pl.Float64(),
+    "ratio": pl.Float64(),
+    "ratio_p05": pl.Float64(),
+    "ratio_p50": pl.Float64(),
+    "ratio_p95": pl.Float64(),
+    "unit_gradient_rms": pl.Float64(),
+    "eps_leak": pl.Float64(),
+    "radial_ratio": pl.Float64(),
+    "flags": pl.List(pl.String()),
+    # beyond the contract's fields: which stage the interval belongs to (null: none, it holds a cut)
+    "stage": pl.Int64(),
+}
+
+STAGE_TENSOR_SCHEMA: dict[str, pl.DataType] = {
+    "stage": pl.Int64(),
+    "tensor": pl.String(),
+    "group": pl.Int64(),
+    "lr_from": pl.Float64(),
+    "lr_to": pl.Float64(),
+    "weight_decay": pl.Float64(),
+    "state": pl.String(),
+    "reached_step": pl.Int64(),
+    "ratio": pl.Float64(),
+    "ratio_low": pl.Float64(),
+    "ratio_high": pl.Float64(),
+    "norm": pl.Float64(),
+    "expected_norm": pl.Float64(),
+    "reason": pl.String(),
+}
+
+DECAY_TENSOR_SCHEMA: dict[str, pl.DataType] = {
+    "decay": pl.Int64(),
+    "tensor": pl.String(),
+    "iterations_corollary": pl.Int64(),
+    "iterations_lower_bound": pl.Int64(),
+    "iterations_to_tolerance": pl.Int64(),
+    "iterations_to_tolerance_measured": pl.Int64(),
+    "iterations_available": pl.Int64(),
+    "iterations_observed": pl.Int64(),
+    "ratio_at_end": pl.Float64(),
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Stage:
+    """The updates between two cuts; rates are those of the group with most invariant elements."""
+
+    index: int
+    step_from: int
+    step_to: int
+    lr_from: float | None
+    lr_to: float | None
+    weight_decay: float | None
+
+
+@dataclass(frozen=True, slots=True)
+class Decay:
+    """A cut (or jump) of the learning rate; factor = lr_before / lr_after."""
+
+    index: int
+    step: int
+    step_low: int
+    step_high: int
+    lr_before: float
+    lr_after: float
+    factor: float
+    tolerance: float
+
+
+@dataclass(frozen=True, slots=True)
+class Assumption:
+    """One assumption of the theory held against the run; holds None means not known."""
+
+    name: str
+    holds: bool | None
+    value: float | None
+    limit: float | None
+    tensor: str | None
+    stage: int | None
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """One thing a person should know, with its remedy."""
+
+    rule: str
+    outcome: Outcome
+    subject: str
+    message: str
+    remedy: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Diagnosis:
+    """Everything the theory says about a run.
+
+    `intervals`, `stage_tensors` and `decay_tensors` carry the schemas above; `groups` are the scale
+    groups with the evidence from the weights added. Tensors the theory does not bind (role not
+    invariant) appear in the frames with state `undetermined`, reason `not scale-invariant`.
+    """
+
+    intervals: pl.DataFrame
+    stages: tuple[Stage, ...]
+    stage_tensors: pl.DataFrame
+    decays: tuple[Decay, ...]
+    decay_tensors: pl.DataFrame
+    assumptions: tuple[Assumption, ...]
+    findings: tuple[Finding, ...]
+    groups: ScaleGroups
+    tolerance: float

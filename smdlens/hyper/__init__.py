@@ -1,0 +1,1 @@
+"""What the trainer used, and who says so."""

@@ -1,0 +1,108 @@
+"""Parameter groups: who shares a weight decay, and which tensors they are."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from smdlens.hyper.optimizer import last_record, number
+from smdlens.hyper.options import DeclaredHyperParameters
+from smdlens.hyper.records import ParamGroup
+from smdlens.snapshots.records import SnapshotSeries
+
+Note = tuple[str, str, str]
+_STATISTICS = ("running_mean", "running_var", "num_batches_tracked")
+
+
+def is_parameter(name: str) -> bool:
+    """True for trained tensors, False for a batch norm's running statistics."""
+    return name.rsplit(".", 1)[-1] not in _STATISTICS
+
+
+def resolve_groups(
+    series: SnapshotSeries, declared: DeclaredHyperParameters
+) -> tuple[tuple[ParamGroup, ...], list[Note]]:
+    """Groups of the last saved optimizer state, or one group of everything without any.
+
+    A declared weight decay replaces that of the decayed groups; a group saved with 0 stays
+    without decay, which is what a "no decay" group means.
+    """
+    record = last_record(series)
+    parameters = tuple(name for name in series.snapshots[-1].tensors if is_parameter(name))
+    if record is None:
+        source = declared.said_by("weight_decay") if declared.weight_decay is not None else ""
+        group = ParamGroup(
+            index=0,
+            name="all parameters",
+            tensors=parameters,
+            weight_decay=declared.weight_decay,
+            momentum=declared.momentum,
+            betas=declared.betas,
+            source=source or "no optimizer state saved",
+        )
+        return (group,), []
+    notes: list[Note] = []
+    groups: list[ParamGroup] = []
+    for saved in record.groups:
+        values = saved.values
+        decay = number(values, "weight_decay")
+        source = f"{record.key}.param_groups[{saved.index}]"
+        declared_decay = declared.weight_decay
+        if declared_decay is not None and decay != 0.0:
+            if decay is not None and abs(decay - declared_decay) > 1e-9 * max(decay, 1e-30):
+                notes.append(
+                    (
+                        "SMD010",
+                        f"{declared.said_by('weight_decay')} says weight decay "
+                        f"{declared_decay:g}, parameter group {saved.index} of the checkpoints "
+                        f"says {decay:g}; the declared value is used",
+                        f"Drop the option to use {decay:g}.",
+                    )
+                )
+            decay, source = declared_decay, declared.said_by("weight_decay")
+        elif decay is None:
+            # Optimizers written by hand may not store it; nothing is assumed.
+            source += " (weight_decay not stored)"
+        names = saved.names if saved.names is not None else _only_group(record.groups, parameters)
+        groups.append(
+            ParamGroup(
+                index=saved.index,
+                name=_name(values, saved.index, decay),
+                tensors=names,
+                weight_decay=decay,
+                momentum=declared.momentum
+                if declared.momentum is not None
+                else number(values, "momentum"),
+                betas=declared.betas or _betas(values),
+                source=source,
+            )
+        )
+    if any(saved.names is None for saved in record.groups) and len(record.groups) > 1:
+        notes.append(
+            (
+                "SMD018",
+                f"the optimizer's groups cannot be matched to tensor names ({record.note})",
+                "Save with an optimizer built from model.named_parameters(), or give --optimizer, "
+                "--weight-decay and --lr for one group.",
+            )
+        )
+    return tuple(groups), notes
+
+
+def _only_group(groups: tuple[Any, ...], parameters: tuple[str, ...]) -> tuple[str, ...]:
+    """Everything belongs to the one group there is; with several nobody can say."""
+    return parameters if len(groups) == 1 else ()
+
+
+def _name(values: Mapping[str, Any], index: int, decay: float | None) -> str:
+    saved = values.get("name") or values.get("group_name")
+    if isinstance(saved, str) and saved:
+        return saved
+    return f"group {index}" + (" (no decay)" if decay == 0.0 else "")
+
+
+def _betas(values: Mapping[str, Any]) -> tuple[float, float] | None:
+    saved = values.get("betas")
+    if isinstance(saved, (tuple, list)) and len(saved) == 2:
+        return float(saved[0]), float(saved[1])
+    return None

@@ -1,0 +1,159 @@
+"""What the trainer used: options over configuration over the files, each with its source."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+
+from smdlens.hyper.groups import resolve_groups
+from smdlens.hyper.optimizer import resolve_optimizer
+from smdlens.hyper.options import DeclaredHyperParameters
+from smdlens.hyper.rates import resolve_timelines
+from smdlens.hyper.records import HyperParameters, Optimizer, ParamGroup, RateCut
+from smdlens.hyper.timeline import Timeline, cut_steps, to_segments, warm_up_end
+from smdlens.snapshots.records import SnapshotSeries
+from smdlens.vocabulary import OptimizerKind
+
+DEFAULT_EPSILON = 1e-5
+
+
+def resolve_hyper_parameters(
+    series: SnapshotSeries, declared: DeclaredHyperParameters | None = None
+) -> HyperParameters:
+    """Optimizer, parameter groups and schedule of a run, with provenance.
+
+    Args:
+        series: The run's snapshots (headers only are read).
+        declared: Options and configuration; they win over the files, and every contradiction
+            becomes a note.
+
+    Returns:
+        What is known. Missing values stay None and are named in `notes`.
+
+    Raises:
+        InputError: A declared value or schedule file that cannot be used.
+    """
+    declared = declared or DeclaredHyperParameters()
+    optimizer, notes = resolve_optimizer(series, declared)
+    groups, group_notes = resolve_groups(series, declared)
+    timelines, rate_notes = resolve_timelines(series, groups, declared)
+    notes = [*notes, *group_notes, *rate_notes, *_missing(series, optimizer, groups, timelines)]
+    main = main_group(series, groups, timelines)
+    return HyperParameters(
+        optimizer=optimizer,
+        groups=groups,
+        schedule=tuple(
+            segment
+            for index, timeline in timelines.items()
+            for segment in to_segments(timeline, index)
+        ),
+        cuts=() if main is None else cuts_of(timelines[main]),
+        warm_up_end=None if main is None else warm_up_end(timelines[main]),
+        notes=tuple(notes),
+        epsilon=declared.epsilon or DEFAULT_EPSILON,
+        epsilon_source=declared.said_by("epsilon")
+        if declared.epsilon
+        else "assumed (the frameworks' default)",
+    )
+
+
+def cuts_of(timeline: Timeline) -> tuple[RateCut, ...]:
+    """Cuts of a timeline with the bounds of those whose place is a guess."""
+    bounds = {step: (low, high) for step, low, high in timeline.uncertain}
+    return tuple(RateCut(step, *bounds.get(step, (step, step))) for step in cut_steps(timeline))
+
+
+def main_group(
+    series: SnapshotSeries, groups: Sequence[ParamGroup], timelines: Mapping[int, Timeline]
+) -> int | None:
+    """The decayed group with most elements; the cuts and stages are read off its timeline."""
+    if not timelines:
+        return None
+    tensors = series.snapshots[-1].tensors
+
+    def weight(index: int) -> tuple[bool, int]:
+        group = groups[index]
+        elements = sum(tensors[name].numel for name in group.tensors if name in tensors)
+        return (group.weight_decay or 0.0) > 0.0, elements
+
+    return max(timelines, key=weight)
+
+
+def with_cut_placed(
+    hyper: HyperParameters, cut: RateCut, step: int, step_low: int, step_high: int
+) -> HyperParameters:
+    """The same hyper-parameters with one cut moved to `step`, known to lie in [low, high].
+
+    All groups' segments that met at the old place meet at the new one. Used by diagnosis/ once the
+    weights have told where the rate really changed.
+    """
+    segments = []
+    for segment in hyper.schedule:
+        if segment.step_to == cut.step:
+            segment = dataclasses.replace(segment, step_to=step)
+        elif segment.step_from == cut.step:
+            segment = dataclasses.replace(segment, step_from=step)
+        if segment.step_to > segment.step_from:
+            segments.append(segment)
+    cuts = tuple(RateCut(step, step_low, step_high) if c == cut else c for c in hyper.cuts)
+    return dataclasses.replace(hyper, schedule=tuple(segments), cuts=cuts)
+
+
+def _missing(
+    series: SnapshotSeries,
+    optimizer: Optimizer,
+    groups: Sequence[ParamGroup],
+    timelines: Mapping[int, Timeline],
+) -> list[tuple[str, str, str]]:
+    """Notes on what nobody has said, with the option that says it."""
+    notes: list[tuple[str, str, str]] = []
+    if series.axis == "epochs":
+        notes.append(
+            (
+                "SMD013",
+                "the checkpoints know epochs only: angles per update and iteration figures need "
+                "iterations",
+                "Give --steps-per-epoch N.",
+            )
+        )
+    if optimizer.kind is OptimizerKind.UNKNOWN and "betas" not in _all_values(series):
+        notes.append(
+            (
+                "SMD014",
+                "the optimizer is not known",
+                "Give --optimizer (and --momentum or --betas).",
+            )
+        )
+    if optimizer.kind is OptimizerKind.OTHER:
+        notes.append(
+            (
+                "SMD015",
+                "the optimizer is recognised as one smdlens has no equilibrium formula for",
+                "Norms and angles are given; give --optimizer if it follows sgd, sgdw, adam, adamw "
+                "or lion.",
+            )
+        )
+    has_rate = any(np.isfinite(timeline.lr).any() for timeline in timelines.values())
+    if not has_rate and series.axis != "epochs":
+        notes.append(
+            (
+                "SMD016",
+                "the learning rate is not known: no optimizer state, no option, no schedule",
+                "Give --lr, or --schedule FILE with the columns step,lr[,weight_decay].",
+            )
+        )
+    if not groups or all(group.weight_decay is None for group in groups):
+        notes.append(("SMD017", "the weight decay is not known", "Give --weight-decay."))
+    return notes
+
+
+def _all_values(series: SnapshotSeries) -> set[str]:
+    return {
+        key
+        for snapshot in series.snapshots[-1:]
+        if snapshot.optimizer is not None
+        for group in snapshot.optimizer.groups
+        for key in group.values
+    }

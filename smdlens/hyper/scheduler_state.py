@@ -1,0 +1,128 @@
+"""Saved torch learning-rate schedulers, evaluated again from their plain state.
+
+A scheduler's state dict does not name its class; its keys do. The formulas are the closed forms of
+torch.optim.lr_scheduler's documentation. Whoever uses them holds the result against the saved rates
+(see `schedule_from_state`): a formula that does not reproduce every one of them is not used.
+"""
+
+from __future__ import annotations
+
+import bisect
+import math
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+State = Mapping[str, Any]
+Formula = Callable[[State, float, int], float]
+
+_WRAPPERS = ("lr_scheduler", "scheduler", "lr_schedulers", "schedulers", "sched", "lr_sched")
+
+
+def _multi_step(state: State, base: float, epoch: int) -> float:
+    milestones = state["milestones"]
+    if isinstance(milestones, Mapping):
+        passed = sum(int(count) for at, count in milestones.items() if int(at) <= epoch)
+    else:
+        passed = sum(1 for at in milestones if int(at) <= epoch)
+    return float(base * state["gamma"] ** passed)
+
+
+def _step(state: State, base: float, epoch: int) -> float:
+    return float(base * state["gamma"] ** (epoch // int(state["step_size"])))
+
+
+def _exponential(state: State, base: float, epoch: int) -> float:
+    return float(base * state["gamma"] ** epoch)
+
+
+def _cosine(state: State, base: float, epoch: int) -> float:
+    low = float(state["eta_min"])
+    return low + (base - low) * (1.0 + math.cos(math.pi * epoch / state["T_max"])) / 2.0
+
+
+def _cosine_restarts(state: State, base: float, epoch: int) -> float:
+    period, factor, done = int(state["T_0"]), int(state["T_mult"]), epoch
+    while done >= period:
+        done -= period
+        period *= factor
+    low = float(state["eta_min"])
+    return low + (base - low) * (1.0 + math.cos(math.pi * done / period)) / 2.0
+
+
+def _linear(state: State, base: float, epoch: int) -> float:
+    first, last, total = state["start_factor"], state["end_factor"], int(state["total_iters"])
+    return float(base * (first + (last - first) * min(epoch, total) / total))
+
+
+def _constant(state: State, base: float, epoch: int) -> float:
+    return float(base * (state["factor"] if epoch < int(state["total_iters"]) else 1.0))
+
+
+def _polynomial(state: State, base: float, epoch: int) -> float:
+    total = int(state["total_iters"])
+    return float(base * (1.0 - min(epoch, total) / total) ** state["power"])
+
+
+def _sequential(state: State, base: float, epoch: int) -> float:
+    milestones = [int(at) for at in state["_milestones"]]
+    index = bisect.bisect_right(milestones, epoch)
+    part = state["_schedulers"][index]
+    start = milestones[index - 1] if index else 0
+    formula = formula_of(part)
+    if formula is None:
+        raise KeyError("_schedulers")
+    bases = part.get("base_lrs")
+    group = state.get("_group", 0)
+    own_base = float(bases[group]) if bases else base
+    return formula({**part, "_group": group}, own_base, epoch - start)
+
+
+# Telling keys, most specific first.
+FORMULAS: tuple[tuple[frozenset[str], Formula], ...] = (
+    (frozenset({"_schedulers", "_milestones"}), _sequential),
+    (frozenset({"milestones", "gamma"}), _multi_step),
+    (frozenset({"step_size", "gamma"}), _step),
+    (frozenset({"T_0", "T_mult", "eta_min"}), _cosine_restarts),
+    (frozenset({"T_max", "eta_min"}), _cosine),
+    (frozenset({"start_factor", "end_factor", "total_iters"}), _linear),
+    (frozenset({"total_iters", "power"}), _polynomial),
+    (frozenset({"factor", "total_iters"}), _constant),
+    (frozenset({"gamma"}), _exponential),
+)
+
+
+def formula_of(state: State) -> Formula | None:
+    """The formula whose telling keys the state has, or None (a lambda, OneCycle, a plateau)."""
+    keys = set(state)
+    if {"lr_lambdas", "best", "_schedule_phases"} & keys:
+        return None
+    return next((formula for telling, formula in FORMULAS if telling <= keys), None)
+
+
+def find_state(scalars: Mapping[str, Any]) -> State | None:
+    """The scheduler state inside a checkpoint's plain data, if there is exactly one kind of it."""
+    for key in _WRAPPERS:
+        found = scalars.get(key)
+        if isinstance(found, Sequence) and not isinstance(found, str) and found:
+            found = found[0]
+        if isinstance(found, Mapping) and isinstance(found.get("scheduler"), Mapping):
+            found = found["scheduler"]
+        if isinstance(found, Mapping) and isinstance(found.get("last_epoch"), int):
+            return found
+    return None
+
+
+def updates_per_tick(points: Sequence[tuple[int, int]]) -> int | None:
+    """How many updates lie between two `scheduler.step()` calls, from (step, last_epoch) pairs.
+
+    A checkpoint may be written just before or just after its scheduler steps, so both
+    step = N * last_epoch and step = N * (last_epoch + 1) are tried; rate(t) = formula(t // N).
+    """
+    for shift in (0, 1):
+        pairs = [(step, tick + shift) for step, tick in points if step > 0 and tick + shift > 0]
+        if not pairs:
+            continue
+        size, rest = divmod(pairs[-1][0], pairs[-1][1])
+        if rest == 0 and size >= 1 and all(step == size * tick for step, tick in pairs):
+            return size
+    return None

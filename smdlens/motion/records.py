@@ -1,0 +1,95 @@
+"""The motion tables: plain float64 sums over weights, and nothing else.
+
+Two additive tables (docs/theory.md gives the formulas that use each column). Every column is a sum
+over elements or a quantile of per-channel sums; all are float64 and nullable. Blocks, shards and
+workers merge by adding in a fixed order.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import polars as pl
+
+# One row per (tensor, snapshot). w weights; v momentum buffer; u = mhat / (sqrt(vhat) + eps), the
+# Adam direction; round2 = sum of ulp(w)^2 / 12, the variance that rounding to the storage dtype
+# leaves on the squared distance.
+SNAPSHOT_SCHEMA: dict[str, pl.DataType] = {
+    "tensor": pl.String(),
+    "snapshot": pl.Int64(),
+    "step": pl.Int64(),
+    "w2": pl.Float64(),  # sum w^2
+    "round2": pl.Float64(),
+    "nonfinite": pl.Int64(),  # count of NaN and infinite weights (left out of the sums)
+    "clock2": pl.Float64(),  # |sum of w over the output axis|^2
+    "wv": pl.Float64(),  # <w, v>                         SGD momentum
+    "v2": pl.Float64(),  # |v|^2
+    "wu": pl.Float64(),  # <w, u>                         Adam family
+    "u2": pl.Float64(),  # |u|^2
+    "vhat_sum": pl.Float64(),  # sum vhat
+}
+
+# One row per (tensor, pair of neighbouring snapshots a -> b), c = |b| / |a|. S_i is the geometric
+# mean over both ends of sqrt(vhat_i) + eps scaled to mean 1 (theory.md 5d); at an end without
+# moments (step 0) the other end's alone.
+PAIR_SCHEMA: dict[str, pl.DataType] = {
+    "tensor": pl.String(),
+    "snapshot_from": pl.Int64(),
+    "snapshot_to": pl.Int64(),
+    "step_from": pl.Int64(),
+    "step_to": pl.Int64(),
+    "dot": pl.Float64(),  # <a, b>
+    "chord2": pl.Float64(),  # |b - c a|^2
+    "grad2": pl.Float64(),  # |g|^2      consecutive steps with buffers: g = v_b - a v_a - lam a ...
+    "grad_w": pl.Float64(),  # <g, w_a>
+    "grad_v": pl.Float64(),  # <g, v_a>
+    "s_w2_from": pl.Float64(),  # sum S w^2 at a
+    "s_w2_to": pl.Float64(),  # sum S w^2 at b
+    "s_wu_from": pl.Float64(),  # sum S w u at a
+    "s_wu_to": pl.Float64(),
+    "s_u2_from": pl.Float64(),  # sum S u^2 at a
+    "s_u2_to": pl.Float64(),
+    "s_min_ratio": pl.Float64(),  # min S / max S, a quality number
+    # quantiles over channels of ln(|b_c|^2 / |a_c|^2) and of the channel angle in radians
+    "growth_p05": pl.Float64(),
+    "growth_p50": pl.Float64(),
+    "growth_p95": pl.Float64(),
+    "angle_p05": pl.Float64(),
+    "angle_p50": pl.Float64(),
+    "angle_p95": pl.Float64(),
+    # epsilon leak (theory.md 5b), sums over channels c of f_c gamma_c (.), f = eps/(var + eps),
+    # f gamma averaged over both ends: gamma_a - gamma_b, buffer_b - buffer_a, mean gamma
+    "leak_shift": pl.Float64(),
+    "leak_buffer": pl.Float64(),  # null without buffers
+    "leak_gamma": pl.Float64(),
+    "leak_buffer_from": pl.Float64(),  # sum f gamma * buffer at a (for a rate that changes)
+    "leak_buffer_to": pl.Float64(),
+    "eps_fraction": pl.Float64(),  # weighted mean of f, weights |w_c|^2
+}
+
+
+@dataclass(frozen=True, slots=True)
+class ReadCost:
+    """What the measurement cost: for the progress bar, `-v` and docs/benchmarks.md."""
+
+    bytes_read: int
+    seconds: float
+    device: str
+    note: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Motion:
+    """Measured motion of every tensor that is looked at.
+
+    Attributes:
+        snapshots: Frame with `SNAPSHOT_SCHEMA`, ordered by tensor (file order), snapshot.
+        pairs: Frame with `PAIR_SCHEMA`, ordered by tensor, snapshot_from.
+        frozen_statistics: Names of running variances that never change over the run.
+        cost: Bytes, time and device.
+    """
+
+    snapshots: pl.DataFrame
+    pairs: pl.DataFrame
+    frozen_statistics: frozenset[str]
+    cost: ReadCost

@@ -1,0 +1,1 @@
+"""What was saved: a folder of checkpoints becomes an ordered series of headers."""

@@ -1,0 +1,74 @@
+"""Which tensors live on a sphere, at which granularity, and who says so."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from smdlens.vocabulary import EvidenceKind, Granularity, Role
+
+
+@dataclass(frozen=True, slots=True)
+class Evidence:
+    """One reason for a role."""
+
+    kind: EvidenceKind
+    detail: str
+
+
+@dataclass(frozen=True, slots=True)
+class NormBehind:
+    """The normalisation that makes a tensor scale-invariant, by tensor name.
+
+    `kind` is "batch_norm" where running statistics exist. Names are None where absent.
+    """
+
+    kind: str
+    gamma: str | None
+    beta: str | None
+    running_var: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class TensorPart:
+    """A range of output indices of a fused tensor with a role of its own."""
+
+    index_from: int
+    index_to: int
+    role: Role
+    granularity: Granularity | None
+
+
+@dataclass(frozen=True, slots=True)
+class TensorSymmetry:
+    """The answer for one tensor.
+
+    Attributes:
+        axis: Output-channel axis, None where there is none.
+        groups: Number of independently rescalable pieces (channels, heads ... or 1).
+        joint_with: Other members of a jointly invariant set.
+        norm: The normalisation behind it, if one is known.
+        clock: True where the sum over the output axis (or the tensor itself) gets no gradient and
+            decays as x1^n: a softmax classifier, a bias in front of batch norm (theory.md 9).
+    """
+
+    name: str
+    shape: tuple[int, ...]
+    dtype: str
+    role: Role
+    granularity: Granularity | None
+    axis: int | None
+    groups: int
+    evidence: tuple[Evidence, ...]
+    parts: tuple[TensorPart, ...] = ()
+    joint_with: tuple[str, ...] = ()
+    norm: NormBehind | None = None
+    clock: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class ScaleGroups:
+    """Every parameter of the run with its role, in file order; `source` says who found them."""
+
+    tensors: Mapping[str, TensorSymmetry]
+    source: str
