@@ -56,6 +56,11 @@ class Role(StrEnum):
     UNKNOWN = "unknown"
 
 
+INVARIANT_ROLES = frozenset(
+    {Role.SCALE_INVARIANT, Role.PARTLY_SCALE_INVARIANT, Role.JOINTLY_SCALE_INVARIANT}
+)
+
+
 class Granularity(StrEnum):
     """The finest piece of a tensor that can be rescaled on its own."""
 

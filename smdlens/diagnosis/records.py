@@ -10,6 +10,7 @@ from dataclasses import dataclass
 
 import polars as pl
 
+from smdlens.hyper.records import HyperParameters
 from smdlens.symmetry.records import ScaleGroups
 from smdlens.vocabulary import Outcome
 
@@ -125,7 +126,8 @@ class Diagnosis:
     """Everything the theory says about a run.
 
     `intervals`, `stage_tensors` and `decay_tensors` carry the schemas above; `groups` are the scale
-    groups with the evidence from the weights added. Tensors the theory does not bind (role not
+    groups with the evidence from the weights added, `hyper` the hyper-parameters with every cut
+    placed as well as the weights can tell. Tensors the theory does not bind (role not
     invariant) appear in the frames with state `undetermined`, reason `not scale-invariant`.
     """
 
@@ -137,4 +139,5 @@ class Diagnosis:
     assumptions: tuple[Assumption, ...]
     findings: tuple[Finding, ...]
     groups: ScaleGroups
+    hyper: HyperParameters
     tolerance: float

@@ -69,16 +69,18 @@ def main_group(
     series: SnapshotSeries, groups: Sequence[ParamGroup], timelines: Mapping[int, Timeline]
 ) -> int | None:
     """The decayed group with most elements; the cuts and stages are read off its timeline."""
-    if not timelines:
-        return None
     tensors = series.snapshots[-1].tensors
+    sizes = {name: ref.numel for name, ref in tensors.items()}
+    return max(timelines, key=lambda at: _weight(groups[at], sizes)) if timelines else None
 
-    def weight(index: int) -> tuple[bool, int]:
-        group = groups[index]
-        elements = sum(tensors[name].numel for name in group.tensors if name in tensors)
-        return (group.weight_decay or 0.0) > 0.0, elements
 
-    return max(timelines, key=weight)
+def main_group_of(hyper: HyperParameters, sizes: Mapping[str, int]) -> int:
+    """Place of the decayed group with most elements, given the sizes of the tensors that count."""
+    return max(range(len(hyper.groups)), key=lambda at: _weight(hyper.groups[at], sizes))
+
+
+def _weight(group: ParamGroup, sizes: Mapping[str, int]) -> tuple[bool, int]:
+    return (group.weight_decay or 0.0) > 0.0, sum(sizes.get(name, 0) for name in group.tensors)
 
 
 def with_cut_placed(

@@ -1,1 +1,5 @@
-"""What was saved: a folder of checkpoints becomes an ordered series of headers."""
+"""What was saved: checkpoints read into an ordered series of snapshots, headers only."""
+
+from smdlens.snapshots.series import open_series, open_snapshot
+
+__all__ = ["open_series", "open_snapshot"]

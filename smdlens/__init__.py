@@ -1,0 +1,140 @@
+"""smdlens: did the normalised weights of a finished run reach their spherical equilibrium?
+
+    report = smdlens.analyze("runs/resnet50")
+    print(report.summary.headline)
+    report.save("report.json")
+
+Importing this package is cheap: numpy, polars and torch load with the first analysis.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Any
+
+from smdlens import errors
+from smdlens.checkpoint import Checkpoint, open_checkpoint
+from smdlens.options import RunPath, StepRange, gather_options
+from smdlens.version import __version__
+
+if TYPE_CHECKING:
+    from smdlens.report.build import Report
+    from smdlens.snapshots.records import SnapshotSeries
+
+__all__ = [
+    "Checkpoint",
+    "Report",
+    "__version__",
+    "analyze",
+    "errors",
+    "open_checkpoint",
+    "open_series",
+]
+
+
+def analyze(
+    path: RunPath,
+    *,
+    optimizer: str | None = None,
+    lr: float | None = None,
+    weight_decay: float | None = None,
+    momentum: float | None = None,
+    dampening: float | None = None,
+    nesterov: bool | None = None,
+    betas: str | tuple[float, float] | None = None,
+    schedule: str | os.PathLike[str] | None = None,
+    steps_per_epoch: int | None = None,
+    weights: str | None = None,
+    config: str | os.PathLike[str] | None = None,
+    include: Sequence[str] = (),
+    exclude: Sequence[str] = (),
+    steps: str | StepRange | None = None,
+    tolerance: float | None = None,
+    device: str | None = None,
+    workers: int | None = None,
+    progress: Callable[[int, int], None] | None = None,
+) -> Report:
+    """Analyses the checkpoints of one finished run.
+
+    What is left out is taken from `config`, then from the checkpoints; the report names the source
+    of each value.
+
+    Args:
+        path: A run folder, or two or more checkpoints of one run.
+        optimizer: "sgd", "sgdw", "adam", "adamw" or "lion".
+        lr: Learning rate, constant over the run; for others give `schedule`.
+        weight_decay: Weight decay, per update as torch has it.
+        momentum: Momentum of SGD.
+        dampening: Dampening of SGD's momentum.
+        nesterov: Whether the momentum is Nesterov's.
+        betas: Decay rates of Adam's moments, as numbers or "0.9,0.999".
+        schedule: CSV file with the columns step,lr[,weight_decay].
+        steps_per_epoch: Optimizer iterations per epoch, where files know epochs only.
+        weights: Dotted path of the weight tree inside the files.
+        config: TOML file with any of these options; nothing is read unless given.
+        include: Globs; only tensors whose name matches one are looked at.
+        exclude: Globs; tensors whose name matches one are left out.
+        steps: "FROM:TO:STRIDE" (steps, both ends included; every STRIDE-th snapshot).
+        tolerance: How far from 1 the ratio may be in equilibrium; 0.1 unless given.
+        device: "auto" (unless given), "cpu", "cuda" or "cuda:N".
+        workers: Parallel readers; never changes a result.
+        progress: Called with (bytes done, bytes in all).
+
+    Raises:
+        InputError: An option or the configuration cannot be used.
+        NothingToAnalyseError: No path, fewer than two usable snapshots, or no tensor to measure.
+    """
+    from smdlens.diagnosis.diagnose import diagnose
+    from smdlens.hyper.resolve import resolve_hyper_parameters
+    from smdlens.motion.engine import measure
+    from smdlens.report.build import build_report
+    from smdlens.symmetry.find import find_scale_groups
+
+    options = gather_options(
+        config,
+        optimizer=optimizer,
+        lr=lr,
+        weight_decay=weight_decay,
+        momentum=momentum,
+        dampening=dampening,
+        nesterov=nesterov,
+        betas=betas,
+        schedule=schedule,
+        steps_per_epoch=steps_per_epoch,
+        weights=weights,
+        include=tuple(include),
+        exclude=tuple(exclude),
+        steps=steps,
+        tolerance=tolerance,
+        device=device,
+        workers=workers,
+    )
+    series = open_series(
+        path,
+        weights_key=options.weights,
+        steps_per_epoch=options.steps_per_epoch,
+        steps=options.steps,
+    )
+    hyper = resolve_hyper_parameters(series, options.declared)
+    groups = find_scale_groups(series, include=options.include, exclude=options.exclude)
+    motion = measure(
+        series, groups, hyper, device=options.device, workers=options.workers, progress=progress
+    )
+    diagnosis = diagnose(series, motion, hyper, groups, tolerance=options.tolerance)
+    return build_report(series, motion, diagnosis, command=options.command(path))
+
+
+def open_series(path: RunPath, **options: Any) -> SnapshotSeries:
+    """The snapshots of a run in order of their step; headers only, weights stay on disk."""
+    from smdlens.snapshots.series import open_series
+
+    return open_series(path, **options)
+
+
+def __getattr__(name: str) -> Any:
+    if name == "Report":
+        from smdlens.report.build import Report
+
+        return Report
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

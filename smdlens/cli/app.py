@@ -1,0 +1,83 @@
+"""The door: one typer application, and the exit codes of docs/exit-codes.md around it."""
+
+from __future__ import annotations
+
+import sys
+import traceback
+from collections.abc import Sequence
+from typing import Annotated, NoReturn, cast
+
+import typer
+
+from smdlens.cli import analyze, leaving, messages
+from smdlens.errors import ExitCode, SmdlensError
+from smdlens.version import __version__
+
+app = typer.Typer(
+    name="smdlens",
+    no_args_is_help=True,
+    add_completion=False,
+    rich_markup_mode="rich",
+    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
+)
+
+
+def _show_version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(f"smdlens {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _root(
+    version: Annotated[
+        bool,
+        typer.Option(
+            "--version", help="Show the version and leave.", callback=_show_version, is_eager=True
+        ),
+    ] = False,
+) -> None:
+    """Did the normalised weights of a finished run reach their spherical equilibrium?
+
+    Reads checkpoints offline: nothing is trained, and nothing inside a file is run.
+    """
+
+
+app.command(name="analyze", epilog=analyze.EXAMPLES)(analyze.analyze)
+
+
+def main(argv: Sequence[str] | None = None) -> NoReturn:
+    """Runs the command line and leaves with its exit code; no traceback unless `-v` asks."""
+    arguments = list(sys.argv[1:] if argv is None else argv)
+    leaving.install()
+    sys.exit(leaving.flush(_run(arguments)))
+
+
+def _run(arguments: list[str]) -> int:
+    # Typer's own base of usage errors; where it lives differs between versions.
+    usage_error = cast(type[Exception], typer.BadParameter.__mro__[1])
+    try:
+        result = typer.main.get_command(app).main(
+            arguments, prog_name="smdlens", standalone_mode=False
+        )
+        return int(result) if isinstance(result, int) else ExitCode.OK
+    except SmdlensError as error:
+        messages.show_error(error)
+        return error.exit_code
+    except usage_error as error:
+        messages.show_usage_error(error)
+        return ExitCode.USAGE
+    except BrokenPipeError:
+        return ExitCode.BROKEN_PIPE
+    except (KeyboardInterrupt, typer.Abort):
+        messages.show("Interrupted; nothing was written half-way.")
+        return ExitCode.INTERRUPTED
+    except SystemExit as leave:
+        if isinstance(leave.__context__, BrokenPipeError):
+            return ExitCode.BROKEN_PIPE
+        return leave.code if isinstance(leave.code, int) else ExitCode.INTERNAL
+    except Exception as error:
+        if any(a in ("-v", "--verbose") for a in arguments):
+            traceback.print_exc()
+        messages.show_internal_error(error)
+        return ExitCode.INTERNAL

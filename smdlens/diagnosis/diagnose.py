@@ -1,0 +1,94 @@
+"""The door of the room: motion, hyper-parameters and scale groups become a diagnosis."""
+
+from __future__ import annotations
+
+import math
+
+import polars as pl
+
+from smdlens.diagnosis.assumptions import audit_assumptions
+from smdlens.diagnosis.cut_location import locate_cuts
+from smdlens.diagnosis.decays import decays_of
+from smdlens.diagnosis.findings import find
+from smdlens.diagnosis.frames import interval_frame
+from smdlens.diagnosis.measure_group import measure_groups
+from smdlens.diagnosis.records import Diagnosis
+from smdlens.diagnosis.relaxed import relaxed_ratios
+from smdlens.diagnosis.stage_states import stage_states
+from smdlens.diagnosis.stages import stage_of_intervals, stages_of
+from smdlens.diagnosis.tracks import tracks_of
+from smdlens.diagnosis.weight_evidence import with_weight_evidence
+from smdlens.hyper.records import HyperParameters
+from smdlens.hyper.resolve import main_group_of
+from smdlens.motion.records import Motion
+from smdlens.snapshots.records import SnapshotSeries
+from smdlens.symmetry.records import ScaleGroups
+from smdlens.vocabulary import INVARIANT_ROLES
+
+
+def diagnose(
+    series: SnapshotSeries,
+    motion: Motion,
+    hyper: HyperParameters,
+    groups: ScaleGroups,
+    *,
+    tolerance: float = 0.1,
+) -> Diagnosis:
+    """Says per tensor and stage whether equilibrium was reached, and what each cut needs.
+
+    Args:
+        series: The run (its axis, notes and skipped files become findings).
+        motion: Measured sums.
+        hyper: What the trainer used; cuts that lie somewhere between two snapshots are placed with
+            the help of the weights, and the result carries the refined schedule.
+        groups: Scale groups; the result carries them with the evidence from the weights.
+        tolerance: Half-width of the band around a ratio of 1 that counts as equilibrium.
+    """
+    groups = with_weight_evidence(groups, motion)
+    tracks = tracks_of(motion, series.steps, groups)
+    if series.axis == "steps":
+        hyper = locate_cuts(tracks, hyper, groups)
+    measured = measure_groups(tracks, hyper, groups)
+    invariant = {
+        name: math.prod(tensor.shape)
+        for name, tensor in groups.tensors.items()
+        if tensor.role in INVARIANT_ROLES
+    }
+    main = main_group_of(hyper, invariant)
+    stages = stages_of(hyper, main, series.steps[0], series.steps[-1])
+    owner = stage_of_intervals(stages, hyper, tracks.steps)
+    curves = [
+        relaxed_ratios(part.law, part.rates, stages, owner, part.ratios.q) for part in measured
+    ]
+    intervals = interval_frame(measured, curves, owner, groups)
+    states = stage_states(measured, curves, stages, owner, groups, hyper, series, tolerance)
+    decays, decay_tensors = decays_of(measured, stages, owner, groups, hyper, main, tolerance)
+    states, intervals, decay_tensors = (
+        _in_file_order(frame, tracks.tensors) for frame in (states, intervals, decay_tensors)
+    )
+    assumptions = audit_assumptions(measured, stages, owner, groups)
+    diagnosis = Diagnosis(
+        intervals=intervals,
+        stages=stages,
+        stage_tensors=states,
+        decays=decays,
+        decay_tensors=decay_tensors,
+        assumptions=assumptions,
+        findings=(),
+        groups=groups,
+        hyper=hyper,
+        tolerance=tolerance,
+    )
+    return find(diagnosis, series, motion)
+
+
+def _in_file_order(frame: pl.DataFrame, tensors: tuple[str, ...]) -> pl.DataFrame:
+    """Rows by (stage or cut,) tensor in file order; groups were measured one after another."""
+    leading = [name for name in ("stage", "decay") if name in frame.columns[:1]]
+    order = pl.DataFrame({"tensor": tensors, "_place": range(len(tensors))})
+    following = ["step_from"] if "step_from" in frame.columns else []
+    return (
+        frame.join(order, on="tensor", how="left")
+        .sort([*leading, "_place", *following])
+        .drop("_place")
+    )

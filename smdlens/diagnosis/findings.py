@@ -1,0 +1,233 @@
+"""What a person should know, in words, with one remedy each and its number worked out."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterator
+
+import polars as pl
+
+from smdlens.diagnosis.records import Diagnosis, Finding
+from smdlens.diagnosis.remedies import enough_for_stage, save_every
+from smdlens.motion.records import Motion
+from smdlens.snapshots.records import SnapshotSeries
+from smdlens.vocabulary import (
+    INVARIANT_ROLES,
+    EvidenceKind,
+    Outcome,
+    SkipReason,
+    State,
+)
+
+_LEAK_FLAG = 0.1
+_SEVERITY = {Outcome.FAIL: 0, Outcome.ERROR: 1, Outcome.WARN: 2, Outcome.INCONCLUSIVE: 3}
+
+
+def find(diagnosis: Diagnosis, series: SnapshotSeries, motion: Motion) -> Diagnosis:
+    """The diagnosis with its findings, worst first."""
+    found = [
+        *_no_invariant(diagnosis),
+        *_stages_not_held(diagnosis),
+        *_states_of_note(diagnosis),
+        *_undetermined(diagnosis),
+        *_frozen_norms(diagnosis),
+        *_leaks(diagnosis),
+        *_uncertain_cuts(diagnosis),
+        *(
+            Finding(rule, Outcome.WARN, "hyper-parameters", message, remedy)
+            for rule, message, remedy in diagnosis.hyper.notes
+        ),
+        *_run_notes(series, motion),
+    ]
+    found.sort(key=lambda finding: _SEVERITY.get(finding.outcome, 9))
+    return dataclasses.replace(diagnosis, findings=tuple(found))
+
+
+def _bound(diagnosis: Diagnosis) -> set[str]:
+    return {
+        name for name, tensor in diagnosis.groups.tensors.items() if tensor.role in INVARIANT_ROLES
+    }
+
+
+def _rows(diagnosis: Diagnosis, stage: int) -> pl.DataFrame:
+    bound = list(_bound(diagnosis))
+    frame = diagnosis.stage_tensors
+    return frame.filter((pl.col("stage") == stage) & pl.col("tensor").is_in(bound))
+
+
+def _no_invariant(diagnosis: Diagnosis) -> Iterator[Finding]:
+    if not _bound(diagnosis):
+        yield Finding(
+            "SMD001",
+            Outcome.INCONCLUSIVE,
+            "network",
+            "no scale-invariant tensor was found: without a normalisation behind it a weight has "
+            "no spherical equilibrium, and the theory does not bind here",
+            "Norms and angles are listed all the same.",
+        )
+
+
+def _stages_not_held(diagnosis: Diagnosis) -> Iterator[Finding]:
+    """One finding per stage whose tensors are off equilibrium, by state."""
+    for stage in diagnosis.stages:
+        rows = _rows(diagnosis, stage.index)
+        for state in (
+            State.APPROACHING_FROM_BELOW,
+            State.APPROACHING_FROM_ABOVE,
+            State.LEAVING,
+            State.PERIODIC,
+            State.DIVERGING,
+        ):
+            own = rows.filter(pl.col("state") == state.value)
+            if own.is_empty():
+                continue
+            ratios = own.get_column("ratio").drop_nulls()
+            middle = ratios.median() if len(ratios) else None
+            measured = (
+                f"the angle per update is {middle:.2f} of its equilibrium value"
+                if isinstance(middle, float)
+                else "the angle per update is off its equilibrium value"
+            )
+            what = {
+                State.APPROACHING_FROM_BELOW: "end below their equilibrium (norms too large)",
+                State.APPROACHING_FROM_ABOVE: "end above their equilibrium (norms too small)",
+                State.LEAVING: "left their equilibrium without a change of the schedule",
+                State.PERIODIC: "destabilise periodically",
+                State.DIVERGING: "diverge",
+            }[state]
+            yield Finding(
+                "SMD002" if state not in (State.PERIODIC, State.DIVERGING) else "SMD003",
+                Outcome.FAIL,
+                f"stage {stage.index}",
+                f"{len(own)} of {len(rows)} scale-invariant tensors {what}: {measured}",
+                enough_for_stage(diagnosis, stage, state),
+            )
+
+
+def _states_of_note(diagnosis: Diagnosis) -> Iterator[Finding]:
+    """States outside the equilibrium question that somebody should look at."""
+    words = {
+        State.PURE_DECAY: "get no gradient: their norm only decays",
+        State.FROZEN: "do not move at all",
+        State.FIXED_NORM: "have a norm held constant by the optimizer: no equilibrium to reach",
+        State.EPSILON_LIMITED: "have shrunk until the normalisation's epsilon sets their motion",
+        State.NO_DECAY: "have no weight decay: no equilibrium exists for them",
+    }
+    remedies = {
+        State.PURE_DECAY: "Look for dead units or an unused branch.",
+        State.FROZEN: "If they should train, check requires_grad and the optimizer's groups.",
+        State.FIXED_NORM: "Compare the angle with the learning rate instead.",
+        State.EPSILON_LIMITED: "Use a smaller epsilon, or less weight decay on these layers.",
+        State.NO_DECAY: "Give them weight decay if their learning rate should mean the same.",
+    }
+    for stage in diagnosis.stages:
+        rows = _rows(diagnosis, stage.index)
+        for state, what in words.items():
+            own = rows.filter(pl.col("state") == state.value)
+            if not own.is_empty():
+                yield Finding(
+                    "SMD004",
+                    Outcome.WARN,
+                    f"stage {stage.index}",
+                    f"{len(own)} of {len(rows)} scale-invariant tensors {what}",
+                    remedies[state],
+                )
+
+
+def _undetermined(diagnosis: Diagnosis) -> Iterator[Finding]:
+    for stage in diagnosis.stages:
+        rows = _rows(diagnosis, stage.index)
+        own = rows.filter(pl.col("state") == State.UNDETERMINED.value)
+        if own.is_empty():
+            continue
+        reasons = own.get_column("reason").unique(maintain_order=True).to_list()
+        remedy = save_every(diagnosis, stage) if own.get_column("ratio").is_null().any() else None
+        yield Finding(
+            "SMD005",
+            Outcome.INCONCLUSIVE,
+            f"stage {stage.index}",
+            f"{len(own)} of {len(rows)} scale-invariant tensors cannot be decided: {reasons[0]}",
+            remedy,
+        )
+
+
+def _frozen_norms(diagnosis: Diagnosis) -> Iterator[Finding]:
+    frozen = [
+        name
+        for name, tensor in diagnosis.groups.tensors.items()
+        if any(e.kind is EvidenceKind.WEIGHTS and "frozen" in e.detail for e in tensor.evidence)
+    ]
+    if frozen:
+        yield Finding(
+            "SMD006",
+            Outcome.WARN,
+            frozen[0],
+            f"{len(frozen)} tensors stand in front of a frozen batch norm (running statistics "
+            "never change): they are not scale-invariant in this run",
+            "If the batch norms should train, check that the model is in train mode.",
+        )
+
+
+def _leaks(diagnosis: Diagnosis) -> Iterator[Finding]:
+    frame = diagnosis.intervals.filter(pl.col("eps_leak").is_not_null())
+    if frame.is_empty():
+        return
+    last = frame.group_by("tensor", maintain_order=True).last()
+    leaking = last.filter(pl.col("eps_leak").abs() > _LEAK_FLAG)
+    if not leaking.is_empty():
+        worst = leaking.sort(pl.col("eps_leak").abs(), descending=True).row(0, named=True)
+        yield Finding(
+            "SMD007",
+            Outcome.WARN,
+            worst["tensor"],
+            f"epsilon of the normalisation acts on {len(leaking)} tensors like a weight decay of "
+            f"its own, up to {worst['eps_leak']:+.0%} of the declared one at the end of the run",
+            "Their angle settles away from the equilibrium value; a smaller epsilon restores it.",
+        )
+
+
+def _uncertain_cuts(diagnosis: Diagnosis) -> Iterator[Finding]:
+    for decay in diagnosis.decays:
+        if decay.step_low < decay.step_high:
+            yield Finding(
+                "SMD008",
+                Outcome.WARN,
+                f"cut near {decay.step}",
+                f"the learning rate changed from {decay.lr_before:g} to {decay.lr_after:g} "
+                f"somewhere between steps {decay.step_low} and {decay.step_high}",
+                "Give --schedule FILE to say where; that interval belongs to no stage.",
+            )
+
+
+def _run_notes(series: SnapshotSeries, motion: Motion) -> Iterator[Finding]:
+    unreadable = [item for item in series.skipped if item.reason is SkipReason.UNREADABLE]
+    if unreadable:
+        yield Finding(
+            "SMD020",
+            Outcome.ERROR,
+            unreadable[0].file,
+            f"{len(unreadable)} snapshots could not be read: {unreadable[0].detail}",
+            "Restore or delete them; the rest was analysed.",
+        )
+    different = [item for item in series.skipped if item.reason is SkipReason.DIFFERENT_TENSORS]
+    if different:
+        yield Finding(
+            "SMD021",
+            Outcome.WARN,
+            different[0].file,
+            f"{len(different)} snapshots hold other tensors and were left out: "
+            f"{different[0].detail}",
+            "Point smdlens at the checkpoints of one run.",
+        )
+    for note in series.notes:
+        yield Finding("SMD022", Outcome.WARN, "run", note, None)
+    nonfinite = motion.snapshots.filter(pl.col("nonfinite") > 0)
+    if not nonfinite.is_empty():
+        first = nonfinite.sort("step").row(0, named=True)
+        yield Finding(
+            "SMD023",
+            Outcome.FAIL,
+            first["tensor"],
+            f"{first['nonfinite']} weights are NaN or infinite from step {first['step']} on",
+            "Resume from a snapshot before that step.",
+        )

@@ -1,0 +1,130 @@
+"""Everything measured for the tensors of one parameter group."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from smdlens.diagnosis.estimate import Ratios, interval_ratios
+from smdlens.diagnosis.leak import kappa_of
+from smdlens.diagnosis.one_step import OneStep, one_step
+from smdlens.diagnosis.rates import IntervalRates, expected_turn2, interval_rates
+from smdlens.diagnosis.tracks import Tracks
+from smdlens.diagnosis.update_rule import Law, law_of
+from smdlens.hyper.records import HyperParameters, ParamGroup
+from smdlens.symmetry.records import ScaleGroups
+from smdlens.theory.equilibrium import angular_update_adam_l2
+
+Array = NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class GroupMeasurement:
+    """Arrays [T, I] of the tensors of one parameter group.
+
+    Attributes:
+        index: Place of the group in `HyperParameters.groups`; None for tensors of no known group.
+        law: Theory of its optimizer.
+        tracks: Its tensors' tracks.
+        rates: Its recorded rates.
+        kappa: Epsilon leak.
+        steps: One-step angles.
+        expected: Equilibrium turn2.
+        ratios: Squared ratios with intervals.
+        has_decay: False where weight decay is 0 throughout, None where unknown.
+    """
+
+    index: int | None
+    law: Law | None
+    tracks: Tracks
+    rates: IntervalRates
+    kappa: Array
+    steps: OneStep
+    expected: Array
+    ratios: Ratios
+    has_decay: bool | None
+
+
+def measure_groups(
+    tracks: Tracks, hyper: HyperParameters, groups: ScaleGroups
+) -> list[GroupMeasurement]:
+    """One measurement per parameter group that holds a measured tensor, in group order."""
+    members: dict[int | None, list[int]] = {}
+    place = {id(group): at for at, group in enumerate(hyper.groups)}
+    for row, name in enumerate(tracks.tensors):
+        group = hyper.group_of(name)
+        members.setdefault(None if group is None else place[id(group)], []).append(row)
+    ordered = sorted(members.items(), key=lambda item: (item[0] is None, item[0] or 0))
+    return [
+        _measure_group(tracks, hyper, groups, index, np.array(rows, dtype=np.intp))
+        for index, rows in ordered
+    ]
+
+
+def _measure_group(
+    tracks: Tracks,
+    hyper: HyperParameters,
+    groups: ScaleGroups,
+    index: int | None,
+    rows: NDArray[np.intp],
+) -> GroupMeasurement:
+    own = tracks.take(rows)
+    law = None if index is None else law_of(hyper.optimizer, hyper.groups[index])
+    rates = interval_rates(hyper, -1 if index is None else index, tracks.steps)
+    kappa = _leak(own, hyper, groups, law, rates)
+    steps = one_step(own, law, rates, kappa)
+    expected = np.full(kappa.shape, np.nan)
+    if law is not None:
+        expected[:] = expected_turn2(law, rates)
+        if law.is_l2_adam:
+            expected[:] = _expected_adam_l2(own, law, rates, steps)
+    ratios = interval_ratios(own, law, rates, steps, expected, kappa)
+    return GroupMeasurement(
+        index, law, own, rates, kappa, steps, expected, ratios, _has_decay(rates, hyper, index)
+    )
+
+
+def _leak(
+    own: Tracks,
+    hyper: HyperParameters,
+    groups: ScaleGroups,
+    law: Law | None,
+    rates: IntervalRates,
+) -> Array:
+    """Epsilon leak, tensors taken together whose gains share a group."""
+    kappa = np.zeros((len(own.tensors), len(rates.count)))
+    by_gain: dict[int, list[int]] = {}
+    for row, name in enumerate(own.tensors):
+        norm = groups.tensors[name].norm
+        gain = None if norm is None or norm.gamma is None else hyper.group_of(norm.gamma)
+        if gain is not None:
+            by_gain.setdefault(hyper.groups.index(gain), []).append(row)
+    for at, members in by_gain.items():
+        rows = np.array(members, dtype=np.intp)
+        gain_rates = interval_rates(hyper, at, own.steps)
+        gain_law = law_of(hyper.optimizer, hyper.groups[at])
+        kappa[rows] = kappa_of(own, rows, law, rates, gain_law, gain_rates)
+    return kappa
+
+
+def _expected_adam_l2(own: Tracks, law: Law, rates: IntervalRates, steps: OneStep) -> Array:
+    """Adam with L2 decay: the equilibrium of each interval's own unit gradient."""
+    theta = angular_update_adam_l2(
+        rates.mean_lr(),
+        rates.mean_decay(),
+        law.momentum,
+        own.numel[:, None],
+        np.sqrt(steps.unit_gradient2),
+    )
+    return np.asarray(theta**2)
+
+
+def _has_decay(rates: IntervalRates, hyper: HyperParameters, index: int | None) -> bool | None:
+    if rates.known.any():
+        return bool((rates.decay > 0.0).any())
+    declared: ParamGroup | None = None if index is None else hyper.groups[index]
+    if declared is None or declared.weight_decay is None:
+        return None
+    return declared.weight_decay > 0.0

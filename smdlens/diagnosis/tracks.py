@@ -1,0 +1,84 @@
+"""The motion tables turned into arrays: one row per tensor, one column per snapshot or interval."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+import polars as pl
+from numpy.typing import NDArray
+
+from smdlens.motion.records import PAIR_SCHEMA, SNAPSHOT_SCHEMA, Motion
+from smdlens.symmetry.records import ScaleGroups
+
+Array = NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class Tracks:
+    """T tensors through S snapshots; nulls are NaN.
+
+    Attributes:
+        tensors: Names, [T], in file order.
+        steps: Step of each snapshot, int64 [S].
+        at: Snapshot column -> float64 [T, S].
+        between: Pair column -> float64 [T, S - 1].
+        numel: Elements of each tensor, float64 [T].
+    """
+
+    tensors: tuple[str, ...]
+    steps: NDArray[np.int64]
+    at: dict[str, Array]
+    between: dict[str, Array]
+    numel: Array
+
+    @property
+    def lengths(self) -> NDArray[np.int64]:
+        """Updates per interval, int64 [S - 1]."""
+        return np.diff(self.steps)
+
+    def take(self, rows: NDArray[np.intp]) -> Tracks:
+        """The same tracks for some of the tensors."""
+        return Tracks(
+            tuple(self.tensors[row] for row in rows),
+            self.steps,
+            {name: values[rows] for name, values in self.at.items()},
+            {name: values[rows] for name, values in self.between.items()},
+            self.numel[rows],
+        )
+
+    def window(self, snapshots: slice) -> Tracks:
+        """The same tracks for a range of snapshots."""
+        pairs = slice(snapshots.start, snapshots.stop - 1)
+        return Tracks(
+            self.tensors,
+            self.steps[snapshots],
+            {name: values[:, snapshots] for name, values in self.at.items()},
+            {name: values[:, pairs] for name, values in self.between.items()},
+            self.numel,
+        )
+
+
+def tracks_of(motion: Motion, steps: tuple[int, ...], groups: ScaleGroups) -> Tracks:
+    """Pivots both motion tables; every tensor has one row per snapshot and per pair."""
+    frame = motion.snapshots
+    tensors = tuple(frame.get_column("tensor").unique(maintain_order=True).to_list())
+    count = len(steps)
+    at = {
+        name: _matrix(frame, name, len(tensors), count)
+        for name in SNAPSHOT_SCHEMA
+        if name not in ("tensor", "snapshot", "step")
+    }
+    between = {
+        name: _matrix(motion.pairs, name, len(tensors), count - 1)
+        for name in PAIR_SCHEMA
+        if name not in ("tensor", "snapshot_from", "snapshot_to", "step_from", "step_to")
+    }
+    numel = np.array([math.prod(groups.tensors[name].shape) for name in tensors], dtype=np.float64)
+    return Tracks(tensors, np.array(steps, dtype=np.int64), at, between, numel)
+
+
+def _matrix(frame: pl.DataFrame, column: str, rows: int, columns: int) -> Array:
+    values = frame.get_column(column).cast(pl.Float64).to_numpy()
+    return np.asarray(values, dtype=np.float64).reshape(rows, columns)

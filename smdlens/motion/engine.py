@@ -1,0 +1,191 @@
+"""Measure a run: read every needed byte once, sum, and write the two tables tensor by tensor."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from threading import local
+
+import numpy as np
+import polars as pl
+import torch
+from numpy.typing import NDArray
+
+from smdlens.errors import NothingToAnalyseError
+from smdlens.hyper.records import HyperParameters
+from smdlens.motion.device import Device, choose_device
+from smdlens.motion.files import FilePool
+from smdlens.motion.leak import leak_sums, norm_values
+from smdlens.motion.plan import Task, batches
+from smdlens.motion.records import PAIR_SCHEMA, SNAPSHOT_SCHEMA, Motion, ReadCost
+from smdlens.motion.rows import Columns, pair_rows, snapshot_rows
+from smdlens.motion.select import Selected, select
+from smdlens.motion.statistics import frozen_statistics
+from smdlens.motion.sums import TaskSums, TensorSums, sums_for
+from smdlens.motion.walk import run_task
+from smdlens.motion.workspace import Workspace
+from smdlens.snapshots.records import SnapshotSeries
+from smdlens.symmetry.records import ScaleGroups
+
+Progress = Callable[[int, int], None]
+
+
+def measure(
+    series: SnapshotSeries,
+    groups: ScaleGroups,
+    hyper: HyperParameters,
+    *,
+    device: str = "auto",
+    workers: int | None = None,
+    progress: Progress | None = None,
+) -> Motion:
+    """Measure what moved between neighbouring snapshots.
+
+    Args:
+        series: The run's snapshots.
+        groups: The answer of the graph for every tensor: channel axes and normalisations.
+        hyper: Adam's betas and epsilon, SGD's momentum and decay, the normalisation's epsilon.
+        device: auto, cpu, cuda, cuda:N; mps runs on the CPU with a notice.
+        workers: Threads that read and sum; None for one per available core. The numbers do not
+            depend on it.
+        progress: Called in this thread with bytes done and bytes in all.
+
+    Returns:
+        The two motion tables, frozen running variances and the cost.
+
+    Raises:
+        NothingToAnalyseError: No tensor is left to measure.
+        SnapshotTruncatedError: A file ends before its headers say.
+        SnapshotChangedError: A file changed meanwhile.
+        InputError: There is no such device.
+    """
+    started = time.perf_counter()
+    target = choose_device(device)
+    chosen = select(series, groups, hyper)
+    if not chosen:
+        raise NothingToAnalyseError(
+            "no tensor left to measure",
+            subject=series.path,
+            expected="floating weights of two or more dimensions in every snapshot",
+            found=f"{len(groups.tensors)} tensors, none of them such",
+            remedy="Check --weights, --include and --exclude.",
+        )
+    with FilePool() as pool:
+        tables = _Tables(series, hyper, pool)
+        for index, sums in _measured(chosen, target, workers, pool, progress):
+            tables.add(chosen[index], sums)
+        frozen = frozen_statistics(series, groups, pool)
+        pool.verify()
+    return Motion(
+        snapshots=_frame(tables.snapshots, SNAPSHOT_SCHEMA),
+        pairs=_frame(tables.pairs, PAIR_SCHEMA),
+        frozen_statistics=frozen,
+        cost=ReadCost(
+            pool.bytes_read,
+            time.perf_counter() - started,
+            str(target.torch_device),
+            target.note,
+        ),
+    )
+
+
+def _measured(
+    chosen: tuple[Selected, ...],
+    device: Device,
+    workers: int | None,
+    pool: FilePool,
+    progress: Progress | None,
+) -> Iterator[tuple[int, TensorSums]]:
+    """Sums of each tensor in order; at most a few tensors are in memory at once."""
+    plans = [selected.plan for selected in chosen]
+    total_bytes = sum(plan.nbytes for plan in plans)
+    done_bytes = 0
+    jobs = batches(plans, device.block_elements)
+    current: tuple[int, TensorSums] | None = None
+    for done, batch in _in_order(jobs, device, workers, pool):
+        for task, part in zip(batch, done, strict=True):
+            if current is None or current[0] != task.tensor:
+                if current is not None:
+                    yield current
+                plan = task.plan
+                current = task.tensor, sums_for(plan.layout, len(plan.snapshots), plan.clock)
+            current[1].add(part.sums, part.channel, part.clock)
+            done_bytes += task.nbytes
+        if progress is not None:
+            progress(done_bytes, total_bytes)
+    if current is not None:
+        yield current
+
+
+def _in_order(
+    jobs: Iterable[tuple[Task, ...]], device: Device, workers: int | None, pool: FilePool
+) -> Iterator[tuple[list[TaskSums], tuple[Task, ...]]]:
+    """Run the jobs on threads and hand results back in the order of the jobs."""
+    count = workers or _available_cores()
+    mine = local()
+
+    def run(batch: tuple[Task, ...]) -> list[TaskSums]:
+        if not hasattr(mine, "space"):
+            # One thread per worker: two levels of threads fight over the cores.
+            torch.set_num_threads(1)
+            mine.space = Workspace(pool, device.torch_device)
+        return [run_task(task, mine.space) for task in batch]
+
+    threads_before = torch.get_num_threads()
+    executor = ThreadPoolExecutor(count, thread_name_prefix="smdlens-motion")
+    pending: deque[tuple[tuple[Task, ...], Future[list[TaskSums]]]] = deque()
+    try:
+        for batch in jobs:
+            pending.append((batch, executor.submit(run, batch)))
+            if len(pending) >= 2 * count:
+                batch, future = pending.popleft()
+                yield future.result(), batch
+        while pending:
+            batch, future = pending.popleft()
+            yield future.result(), batch
+    finally:
+        executor.shutdown(wait=True, cancel_futures=True)
+        torch.set_num_threads(threads_before)
+
+
+def _available_cores() -> int:
+    # A container's share of the machine, where the system can tell.
+    affinity = getattr(os, "sched_getaffinity", None)
+    return len(affinity(0)) if affinity else os.cpu_count() or 1
+
+
+class _Tables:
+    """Collects the rows of one tensor after another; its per-channel sums end here."""
+
+    def __init__(self, series: SnapshotSeries, hyper: HyperParameters, pool: FilePool) -> None:
+        self._series = series
+        self._hyper = hyper
+        self._pool = pool
+        self.snapshots: Columns = {name: [] for name in SNAPSHOT_SCHEMA}
+        self.pairs: Columns = {name: [] for name in PAIR_SCHEMA}
+
+    def add(self, selected: Selected, sums: TensorSums) -> None:
+        steps = self._series.steps
+        leak = self._leak(selected, sums.w2)
+        for name, values in snapshot_rows(selected, sums, steps).items():
+            self.snapshots[name] += values
+        for name, values in pair_rows(selected, sums, steps, leak).items():
+            self.pairs[name] += values
+
+    def _leak(self, selected: Selected, w2: NDArray[np.float64]) -> NDArray[np.float64] | None:
+        norm = selected.symmetry.norm
+        if norm is None or norm.running_var is None or len(w2) < 2:
+            return None
+        channels = w2.shape[1]
+        ends = [norm_values(s, norm, channels, self._pool) for s in self._series.snapshots]
+        epsilon = self._hyper.epsilon
+        return np.array(
+            [leak_sums(ends[i], ends[i + 1], w2[i], w2[i + 1], epsilon) for i in range(len(w2) - 1)]
+        )
+
+
+def _frame(columns: Columns, schema: dict[str, pl.DataType]) -> pl.DataFrame:
+    return pl.DataFrame(columns, schema=schema)

@@ -1,0 +1,155 @@
+"""Positional reads from a bounded pool of open files, and proof that none of them changed.
+
+Each file's stamp is noted when it is first opened and compared when it is opened again and at the
+end, so a checkpoint that is overwritten meanwhile is never measured half and half.
+"""
+
+from __future__ import annotations
+
+import os
+from collections import OrderedDict
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from threading import Lock
+
+from smdlens.containers.files import FileStamp, RegularFile, open_regular
+from smdlens.errors import SnapshotChangedError, SnapshotError, SnapshotTruncatedError
+from smdlens.snapshots.records import Extent
+
+
+@dataclass(slots=True)
+class _Handle:
+    file: RegularFile
+    users: int = 0
+
+
+class FilePool:
+    """Open files shared by all workers.
+
+    Args:
+        limit: Files kept open; more only while that many are being read at one moment.
+    """
+
+    def __init__(self, limit: int = 64) -> None:
+        self._limit = limit
+        self._handles: OrderedDict[str, _Handle] = OrderedDict()
+        self._stamps: dict[str, FileStamp] = {}
+        self._lock = Lock()
+        self.bytes_read = 0
+
+    def read_into(self, extents: Sequence[Extent], low: int, high: int, target: memoryview) -> None:
+        """Fill `target` with bytes [low, high) of the joined extents.
+
+        Raises:
+            SnapshotTruncatedError: A file ends before its extent does.
+            SnapshotChangedError: A file is not the one that was first opened under its name.
+            SnapshotMissingError: A file cannot be opened or read.
+            SnapshotUnsafeError: A path is not a regular file.
+        """
+        for extent, offset, begin, end in _pieces(extents, low, high):
+            with self._opened(extent.path) as file:
+                _read_fully(file, offset, target[begin:end])
+        with self._lock:
+            self.bytes_read += high - low
+
+    def verify(self) -> None:
+        """Compare every file that was read with what lies under its path now.
+
+        Raises:
+            SnapshotChangedError: Size, time or identity differ, or it is gone.
+        """
+        for path, stamp in self._stamps.items():
+            try:
+                with open_regular(path) as file:
+                    now = file.stamp
+            except SnapshotError as error:
+                raise _changed(path) from error
+            if now != stamp:
+                raise _changed(path)
+
+    def close(self) -> None:
+        """Close all files."""
+        with self._lock:
+            for handle in self._handles.values():
+                handle.file.close()
+            self._handles.clear()
+
+    def __enter__(self) -> FilePool:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    @contextmanager
+    def _opened(self, path: str) -> Iterator[RegularFile]:
+        with self._lock:
+            handle = self._handles.get(path)
+            if handle is None:
+                handle = self._handles[path] = _Handle(self._open(path))
+            self._handles.move_to_end(path)
+            handle.users += 1
+            self._evict()
+        try:
+            yield handle.file
+        finally:
+            with self._lock:
+                handle.users -= 1
+
+    def _open(self, path: str) -> RegularFile:
+        file = open_regular(path)
+        if self._stamps.setdefault(path, file.stamp) != file.stamp:
+            file.close()
+            raise _changed(path)
+        return file
+
+    def _evict(self) -> None:
+        for path in list(self._handles):
+            if len(self._handles) <= self._limit:
+                return
+            if self._handles[path].users == 0:
+                self._handles.pop(path).file.close()
+
+
+def _changed(path: str) -> SnapshotChangedError:
+    return SnapshotChangedError(
+        "the file changed while it was being measured",
+        subject=path,
+        remedy="Wait until the trainer has finished writing it, then run smdlens again.",
+    )
+
+
+def _pieces(
+    extents: Sequence[Extent], low: int, high: int
+) -> Iterator[tuple[Extent, int, int, int]]:
+    """Extent, offset in its file, and where the piece begins and ends in the target."""
+    start = 0
+    for extent in extents:
+        begin, end = max(low, start), min(high, start + extent.nbytes)
+        if begin < end:
+            yield extent, extent.offset + begin - start, begin - low, end - low
+        start += extent.nbytes
+        if start >= high:
+            return
+
+
+def _read_fully(file: RegularFile, offset: int, target: memoryview) -> None:
+    done = 0
+    while done < len(target):
+        try:
+            count = os.preadv(file.fileno(), [target[done:]], offset + done)
+        except OSError as error:
+            raise SnapshotError(
+                f"the file cannot be read ({error.strerror})",
+                subject=file.path,
+                remedy="Check the disk or the network mount it lies on.",
+            ) from error
+        if count == 0:
+            raise SnapshotTruncatedError(
+                "the file ends before its own headers say",
+                subject=file.path,
+                expected=f"{len(target)} bytes at offset {offset}",
+                found=f"{done} bytes",
+                remedy="Copy the checkpoint again, or leave it out.",
+            )
+        done += count

@@ -1,0 +1,45 @@
+"""How the channels of one tensor moved: quantiles, so that per-channel rows need not be kept."""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+
+from smdlens.motion.chord import ChordSums
+from smdlens.theory.angles import angle
+
+Float = NDArray[np.float64]
+LEVELS = (0.05, 0.50, 0.95)
+
+
+def channel_quantiles(chord: ChordSums, groups: int) -> tuple[Float, Float]:
+    """Quantiles over the independently rescalable pieces of one tensor.
+
+    Args:
+        chord: Sums [pairs, channels].
+        groups: Number of pieces; where it divides the channels, neighbours are joined (heads).
+
+    Returns:
+        growth and angle, [pairs, 3] each: ln(|b_c|^2 / |a_c|^2) and the angle between a_c and b_c
+        in radians at the 5, 50 and 95% level. Pieces of zero norm at either end are left out; NaN
+        where none remains.
+    """
+    pairs, channels = chord.aa.shape
+    size = channels // groups if channels % groups == 0 else 1
+    pieces = ChordSums(
+        *(getattr(chord, name).reshape(pairs, channels // size, size) for name in ChordSums.__slots__)
+    )
+    aa, bb = pieces.aa.sum(-1), pieces.bb.sum(-1)
+    turned = angle(aa, bb, pieces.total_chord2(), pieces.dot().sum(-1))
+    with np.errstate(divide="ignore", invalid="ignore"):
+        growth = np.log(bb / aa)
+    valid = (aa > 0) & (bb > 0)
+    return _quantiles(growth, valid), _quantiles(turned, valid)
+
+
+def _quantiles(values: Float, valid: NDArray[np.bool_]) -> Float:
+    out = np.full((len(values), len(LEVELS)), np.nan)
+    for row, (value, keep) in enumerate(zip(values, valid, strict=True)):
+        if keep.any():
+            out[row] = np.quantile(value[keep], LEVELS)
+    return out

@@ -1,0 +1,126 @@
+"""The sums of one tensor become its rows of the two motion tables."""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+
+from smdlens.motion.leak import LEAK_COLUMNS
+from smdlens.motion.quantiles import channel_quantiles
+from smdlens.motion.select import Selected
+from smdlens.motion.sums import PairSum, SnapshotSum, TensorSums
+from smdlens.vocabulary import Role
+
+Float = NDArray[np.float64]
+Columns = dict[str, list[float | int | str | None]]
+_GRADIENT = {"grad2": PairSum.GRAD2, "grad_w": PairSum.GRAD_W, "grad_v": PairSum.GRAD_V}
+_ADAM_FROM = {"s_wu_from": PairSum.S_WU_FROM, "s_u2_from": PairSum.S_U2_FROM}
+_ADAM_TO = {"s_wu_to": PairSum.S_WU_TO, "s_u2_to": PairSum.S_U2_TO}
+_ADAM_BOTH = {"s_w2_from": PairSum.S_W2_FROM, "s_w2_to": PairSum.S_W2_TO}
+
+
+def snapshot_rows(selected: Selected, sums: TensorSums, steps: tuple[int, ...]) -> Columns:
+    """Columns of `SNAPSHOT_SCHEMA`, one entry per snapshot."""
+    sources = selected.plan.snapshots
+    momentum = np.array([s.momentum is not None for s in sources])
+    adam = np.array([s.adam is not None for s in sources])
+    w2 = sums.w2.sum(1)
+    values = sums.snapshot.T
+    return {
+        "tensor": [selected.symmetry.name] * len(sources),
+        "snapshot": list(range(len(sources))),
+        "step": list(steps),
+        "w2": _nullable(w2),
+        "round2": _nullable(values[SnapshotSum.ROUND2]),
+        "nonfinite": [int(n) for n in values[SnapshotSum.NONFINITE]],
+        "clock2": _nullable(_clock2(selected, sums, w2)),
+        "wv": _nullable(values[SnapshotSum.WV], momentum),
+        "v2": _nullable(values[SnapshotSum.V2], momentum),
+        "wu": _nullable(values[SnapshotSum.WU], adam),
+        "u2": _nullable(values[SnapshotSum.U2], adam),
+        "vhat_sum": _nullable(values[SnapshotSum.VHAT], adam),
+    }
+
+
+def pair_rows(
+    selected: Selected, sums: TensorSums, steps: tuple[int, ...], leak: Float | None
+) -> Columns:
+    """Columns of `PAIR_SCHEMA`, one entry per pair of neighbours.
+
+    Args:
+        selected: The tensor.
+        sums: Its sums.
+        steps: Steps of the snapshots.
+        leak: [P, 6] `LEAK_COLUMNS`, None without a normalisation whose variance is stored.
+    """
+    plan = selected.plan
+    pairs = len(plan.snapshots) - 1
+    out: Columns = {
+        "tensor": [selected.symmetry.name] * pairs,
+        "snapshot_from": list(range(pairs)),
+        "snapshot_to": list(range(1, pairs + 1)),
+        "step_from": list(steps[:-1]),
+        "step_to": list(steps[1:]),
+        "dot": _nullable(sums.chord.dot().sum(1)),
+        "chord2": _nullable(sums.chord.total_chord2()),
+    }
+    values = sums.pair.T
+    known = np.array(
+        [
+            rule is not None and a.momentum is not None and b.momentum is not None
+            for rule, a, b in zip(
+                plan.gradients, plan.snapshots[:-1], plan.snapshots[1:], strict=True
+            )
+        ],
+        dtype=bool,
+    )
+    out |= {name: _nullable(values[column], known) for name, column in _GRADIENT.items()}
+    out |= _adam_columns(selected, sums)
+    groups = selected.symmetry.groups
+    spread = np.full((2, pairs, 3), np.nan)
+    if plan.layout.count > 1 and groups > 1:
+        spread[:] = channel_quantiles(sums.chord, groups)
+    for which, name in enumerate(("growth", "angle")):
+        for level, label in enumerate(("p05", "p50", "p95")):
+            out[f"{name}_{label}"] = _nullable(spread[which, :, level])
+    leak = np.full((pairs, len(LEAK_COLUMNS)), np.nan) if leak is None else leak
+    out |= {name: _nullable(leak[:, column]) for column, name in enumerate(LEAK_COLUMNS)}
+    return out
+
+
+def _adam_columns(selected: Selected, sums: TensorSums) -> Columns:
+    """S-weighted sums with S scaled to mean 1 over the tensor: plain sums divided by mean S."""
+    adam = np.array([s.adam is not None for s in selected.plan.snapshots])
+    values = sums.pair.T
+    mean = values[PairSum.S_SUM] / selected.plan.layout.numel
+    with np.errstate(divide="ignore", invalid="ignore"):
+        scaled = values / mean
+        lowest = sums.s_range[:, 0] / sums.s_range[:, 1]
+    start, end = adam[:-1], adam[1:]
+    out: Columns = {}
+    for known, columns in (
+        (start | end, _ADAM_BOTH),
+        (start, _ADAM_FROM),
+        (end, _ADAM_TO),
+    ):
+        out |= {name: _nullable(scaled[column], known) for name, column in columns.items()}
+    out["s_min_ratio"] = _nullable(lowest, start | end)
+    return out
+
+
+def _clock2(selected: Selected, sums: TensorSums, w2: Float) -> Float:
+    """What gets no gradient: a bias in front of batch norm itself, else the sum over classes."""
+    if sums.clock is None:
+        return np.full(len(w2), np.nan)
+    if selected.symmetry.role == Role.IRRELEVANT:
+        return w2
+    squared: Float = np.square(sums.clock).sum(1)
+    return squared
+
+
+def _nullable(
+    values: Float, known: NDArray[np.bool_] | None = None
+) -> list[float | int | str | None]:
+    """Finite values as floats; null where not known or not finite."""
+    keep = np.isfinite(values) if known is None else np.isfinite(values) & known
+    return [float(v) if k else None for v, k in zip(values, keep, strict=True)]

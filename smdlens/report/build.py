@@ -1,0 +1,118 @@
+"""The report: everything renderers need, gathered once."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+import polars as pl
+
+from smdlens.diagnosis.records import Diagnosis
+from smdlens.hyper.records import HyperParameters
+from smdlens.motion.records import Motion, ReadCost
+from smdlens.report import frames
+from smdlens.report.headline import headline
+from smdlens.report.summary import (
+    EquilibriumCounts,
+    StageSummary,
+    summarise_stages,
+    total_counts,
+)
+from smdlens.snapshots.records import SnapshotSeries
+
+
+@dataclass(frozen=True, slots=True)
+class Summary:
+    """The run in four counts and a sentence, with the stages they come from."""
+
+    equilibrium: EquilibriumCounts
+    headline: str
+    stages: tuple[StageSummary, ...]
+
+
+@dataclass(frozen=True)
+class Report:
+    """The result of `smdlens.analyze`.
+
+    Attributes:
+        command: The command line that gives this report.
+        series: The snapshots and what was left out.
+        diagnosis: States, cuts, assumptions, findings; what the trainer used and who says so.
+        cost: What reading took.
+        summary: Counts over (scale-invariant tensor, stage) pairs and the headline.
+    """
+
+    command: tuple[str, ...]
+    series: SnapshotSeries
+    diagnosis: Diagnosis
+    cost: ReadCost
+    summary: Summary
+
+    @property
+    def hyper(self) -> HyperParameters:
+        """Hyper-parameters with their sources, every cut placed as well as the weights can tell."""
+        return self.diagnosis.hyper
+
+    @cached_property
+    def tensors(self) -> pl.DataFrame:
+        """One row per parameter: role, granularity, evidence (`frames.TENSOR_SCHEMA`)."""
+        return frames.tensor_frame(self.diagnosis.groups)
+
+    @cached_property
+    def intervals(self) -> pl.DataFrame:
+        """One row per tensor and pair of neighbouring snapshots; angles in radians."""
+        return frames.interval_frame(self.diagnosis)
+
+    @cached_property
+    def stages(self) -> pl.DataFrame:
+        """One row per tensor and stage: state, ratio with its 95% interval, norm."""
+        return frames.stage_frame(self.diagnosis)
+
+    @cached_property
+    def decays(self) -> pl.DataFrame:
+        """One row per tensor and cut of the rate: iterations needed, available, observed."""
+        return frames.decay_frame(self.diagnosis)
+
+    def to_dict(self) -> dict[str, Any]:
+        """The report as plain data, as `--json` writes it (docs/json.md, schema_version 1.0)."""
+        from smdlens.report.json import to_dict
+
+        return to_dict(self)
+
+    def save(self, path: str | os.PathLike[str]) -> None:
+        """Writes the report; the suffix decides the format, a trailing slash means a folder.
+
+        Raises:
+            InputError: The suffix is not supported, or the place cannot be written.
+            OutputError: Writing failed half-way; earlier content is unchanged.
+        """
+        from smdlens.report.outputs import save
+
+        save(self, path)
+
+    def _repr_html_(self) -> str:
+        from smdlens.report.fragment import html_fragment
+
+        return html_fragment(self)
+
+
+def build_report(
+    series: SnapshotSeries,
+    motion: Motion,
+    diagnosis: Diagnosis,
+    *,
+    command: Sequence[str] = (),
+) -> Report:
+    """Gathers the results of one analysis; nothing is computed from weights here."""
+    stages = summarise_stages(diagnosis)
+    counts = total_counts(stages)
+    return Report(
+        command=tuple(command),
+        series=series,
+        diagnosis=diagnosis,
+        cost=motion.cost,
+        summary=Summary(counts, headline(diagnosis, stages, counts), stages),
+    )

@@ -1,0 +1,242 @@
+"""The report as JSON, schema_version "1.0": deterministic, no NaN, 12 significant digits."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+import polars as pl
+
+from smdlens.diagnosis.records import INTERVAL_SCHEMA, STAGE_TENSOR_SCHEMA
+from smdlens.names import for_json
+from smdlens.report.schedule import at_most
+from smdlens.version import __version__
+
+if TYPE_CHECKING:
+    from smdlens.report.build import Report
+
+SCHEMA_VERSION = "1.0"
+_SIGNIFICANT_DIGITS = 12
+
+
+def to_dict(report: Report) -> dict[str, Any]:
+    """The whole report as dicts, lists and scalars."""
+    diagnosis = report.diagnosis
+    content = {
+        "schema_version": SCHEMA_VERSION,
+        "smdlens_version": __version__,
+        "command": list(report.command),
+        "run": _run(report),
+        "tensors": [_tensor(t) for t in diagnosis.groups.tensors.values()],
+        "intervals": diagnosis.intervals.select(list(INTERVAL_SCHEMA)).to_dicts(),
+        "stages": _stages(report),
+        "decays": _decays(report),
+        "assumptions": [
+            {
+                "name": a.name,
+                "holds": a.holds,
+                "value": a.value,
+                "limit": a.limit,
+                "tensor": a.tensor,
+                "stage": a.stage,
+            }
+            for a in diagnosis.assumptions
+        ],
+        "findings": [
+            {
+                "rule": f.rule,
+                "outcome": f.outcome.value,
+                "subject": f.subject,
+                "message": f.message,
+                "remedy": f.remedy,
+            }
+            for f in diagnosis.findings
+        ],
+        "summary": {
+            "equilibrium": {
+                "held": report.summary.equilibrium.held,
+                "not_held": report.summary.equilibrium.not_held,
+                "undetermined": report.summary.equilibrium.undetermined,
+                "not_applicable": report.summary.equilibrium.not_applicable,
+            },
+            "headline": report.summary.headline,
+        },
+    }
+    return {key: _clean(value) for key, value in content.items()}
+
+
+def dumps(report: Report) -> str:
+    """The report as JSON text, one record per line, ending with a newline."""
+    return _text(to_dict(report)) + "\n"
+
+
+def _run(report: Report) -> dict[str, Any]:
+    series, hyper = report.series, report.hyper
+    optimizer = hyper.optimizer
+    return {
+        "path": series.path,
+        "axis": series.axis,
+        "snapshots": [
+            {
+                "step": s.step,
+                "epoch": s.epoch,
+                "step_source": s.step_source,
+                "files": list(s.files),
+                "format": s.format,
+            }
+            for s in series.snapshots
+        ],
+        "skipped": [
+            {"file": s.file, "reason": s.reason.value, "detail": s.detail} for s in series.skipped
+        ],
+        "optimizer": {
+            "kind": optimizer.kind.value,
+            "name": optimizer.name,
+            "momentum": optimizer.momentum,
+            "nesterov": optimizer.nesterov,
+            "dampening": optimizer.dampening,
+            "betas": _pair(optimizer.betas),
+            "decoupled": optimizer.decoupled,
+            "source": optimizer.source,
+        },
+        "param_groups": [
+            {
+                "index": g.index,
+                "name": g.name,
+                "tensors": list(g.tensors),
+                "weight_decay": g.weight_decay,
+                "momentum": g.momentum,
+                "betas": _pair(g.betas),
+                "source": g.source,
+            }
+            for g in hyper.groups
+        ],
+        "schedule": [
+            {
+                "group": s.group,
+                "step_from": s.step_from,
+                "step_to": s.step_to,
+                "lr": s.lr,
+                "lr_to": s.lr_to,
+                "weight_decay": s.weight_decay,
+                "source": s.source,
+            }
+            for s in at_most(hyper.schedule)
+        ],
+    }
+
+
+def _pair(betas: tuple[float, float] | None) -> list[float] | None:
+    return None if betas is None else list(betas)
+
+
+def _tensor(tensor: Any) -> dict[str, Any]:
+    return {
+        "name": tensor.name,
+        "shape": list(tensor.shape),
+        "dtype": tensor.dtype,
+        "role": tensor.role.value,
+        "parts": [
+            {
+                "index_from": p.index_from,
+                "index_to": p.index_to,
+                "role": p.role.value,
+                "granularity": p.granularity.value if p.granularity else None,
+            }
+            for p in tensor.parts
+        ],
+        "granularity": tensor.granularity.value if tensor.granularity else None,
+        "axis": tensor.axis,
+        "groups": tensor.groups,
+        "joint_with": list(tensor.joint_with),
+        "evidence": [{"kind": e.kind.value, "detail": e.detail} for e in tensor.evidence],
+    }
+
+
+def _rows(frame: pl.DataFrame, key: str, columns: list[str]) -> dict[int, list[dict[str, Any]]]:
+    """Rows as dicts, by the value of `key`, without it."""
+    rows: dict[int, list[dict[str, Any]]] = {}
+    for row in frame.select(key, *columns).to_dicts():
+        rows.setdefault(row.pop(key), []).append(row)
+    return rows
+
+
+def _stages(report: Report) -> list[dict[str, Any]]:
+    columns = [c for c in STAGE_TENSOR_SCHEMA if c != "stage"]
+    rows = _rows(report.diagnosis.stage_tensors, "stage", columns)
+    return [
+        {
+            "index": s.index,
+            "step_from": s.step_from,
+            "step_to": s.step_to,
+            "lr_from": s.lr_from,
+            "lr_to": s.lr_to,
+            "weight_decay": s.weight_decay,
+            "tensors": rows.get(s.index, []),
+        }
+        for s in report.diagnosis.stages
+    ]
+
+
+def _decays(report: Report) -> list[dict[str, Any]]:
+    frame = report.diagnosis.decay_tensors
+    rows = _rows(frame, "decay", [c for c in frame.columns if c != "decay"])
+    return [
+        {
+            "step": d.step,
+            "step_low": d.step_low,
+            "step_high": d.step_high,
+            "lr_before": d.lr_before,
+            "lr_after": d.lr_after,
+            "factor": d.factor,
+            "tolerance": d.tolerance,
+            "tensors": rows.get(d.index, []),
+        }
+        for d in report.diagnosis.decays
+    ]
+
+
+def _clean(value: Any) -> Any:
+    """Rounds floats, repairs text; a record whose float is not finite gets null and a flag."""
+    if isinstance(value, str):
+        return for_json(value)
+    if isinstance(value, float):
+        return _round(value) if math.isfinite(value) else None
+    if isinstance(value, Mapping):
+        cleaned = {str(k): _clean(v) for k, v in value.items()}
+        lost = [
+            f"nonfinite_{k}"
+            for k, v in value.items()
+            if isinstance(v, float) and not math.isfinite(v)
+        ]
+        if lost:
+            cleaned["flags"] = [*(cleaned.get("flags") or []), *lost]
+        return cleaned
+    if isinstance(value, list | tuple):
+        return [_clean(v) for v in value]
+    return value
+
+
+def _round(value: float) -> float:
+    return float(f"{value:.{_SIGNIFICANT_DIGITS}g}")
+
+
+def _text(value: Any, indent: str = "") -> str:
+    """JSON with one record per line: long tables stay readable and comparable line by line."""
+    deeper = indent + "  "
+    if isinstance(value, dict) and any(_is_table(v) for v in value.values()):
+        items = [f"{json.dumps(k)}: {_text(v, deeper)}" for k, v in value.items()]
+        return "{\n" + ",\n".join(deeper + i for i in items) + f"\n{indent}}}"
+    if _is_table(value) and isinstance(value, list):
+        return "[\n" + ",\n".join(deeper + _text(v, deeper) for v in value) + f"\n{indent}]"
+    return json.dumps(value, allow_nan=False)
+
+
+def _is_table(value: Any) -> bool:
+    """Whether a value is too much for one line: a list of records that are records of something."""
+    if isinstance(value, dict):
+        return any(_is_table(v) for v in value.values())
+    # Evidence and parts are short lists of short records and stay within their tensor's line.
+    return isinstance(value, list) and any(isinstance(v, dict) and len(v) > 4 for v in value)

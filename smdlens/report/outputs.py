@@ -1,0 +1,94 @@
+"""Which file suffix means which format, and writing it."""
+
+from __future__ import annotations
+
+import io
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import polars as pl
+
+from smdlens import atomic
+from smdlens.errors import InputError
+from smdlens.names import for_csv
+from smdlens.report.json import dumps
+
+if TYPE_CHECKING:
+    from smdlens.report.build import Report
+
+
+def _json(report: Report) -> bytes:
+    return dumps(report).encode()
+
+
+def _parquet(frame: pl.DataFrame) -> bytes:
+    buffer = io.BytesIO()
+    frame.write_parquet(buffer, compression="zstd", statistics=False)
+    return buffer.getvalue()
+
+
+def _csv(frame: pl.DataFrame) -> bytes:
+    """CSV for spreadsheets: lists joined by semicolons, text that looks like a formula disarmed."""
+    columns = []
+    for name, dtype in frame.schema.items():
+        column = pl.col(name)
+        if dtype == pl.List(pl.String()):
+            column = column.list.join(";")
+        if dtype in (pl.String(), pl.List(pl.String())):
+            column = column.map_elements(for_csv, return_dtype=pl.String())
+        columns.append(column)
+    return frame.select(columns).write_csv().encode()
+
+
+# Listed in the order in which messages name them.
+FORMATS: dict[str, Callable[[Report], bytes]] = {
+    ".json": _json,
+    ".parquet": lambda report: _parquet(report.intervals),
+    ".csv": lambda report: _csv(report.intervals),
+}
+_TABLES = ("tensors", "intervals", "stages", "decays")
+
+
+def is_folder(path: str | os.PathLike[str]) -> bool:
+    """Whether `path` asks for a folder of tables: a trailing slash, or a folder that exists."""
+    text = os.fspath(path)
+    return text.endswith(("/", os.sep)) or Path(text).is_dir()
+
+
+def check_output(path: str | os.PathLike[str]) -> None:
+    """Checks suffix and place of an output before the work starts.
+
+    Raises:
+        InputError: The suffix is not supported, or the place cannot be written.
+    """
+    if is_folder(path):
+        atomic.check_writable_folder(path)
+        return
+    _format(path)
+    atomic.check_writable(path)
+
+
+def _format(path: str | os.PathLike[str]) -> Callable[[Report], bytes]:
+    suffix = Path(path).suffix.lower()
+    if suffix not in FORMATS:
+        raise InputError(
+            "no output format has this suffix",
+            subject=os.fspath(path),
+            expected=f"{', '.join(FORMATS)} or a folder (with a trailing slash)",
+            found=suffix or "no suffix",
+        )
+    return FORMATS[suffix]
+
+
+def save(report: Report, path: str | os.PathLike[str]) -> None:
+    """Writes `report` to `path`, atomically; see `Report.save`."""
+    check_output(path)
+    if not is_folder(path):
+        atomic.write_bytes(path, _format(path)(report))
+        return
+    atomic.make_folder(path)
+    for name in _TABLES:
+        atomic.write_bytes(Path(path) / f"{name}.parquet", _parquet(getattr(report, name)))
+    atomic.write_bytes(Path(path) / "report.json", _json(report))

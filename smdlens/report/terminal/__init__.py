@@ -1,0 +1,32 @@
+"""The report in a terminal: ten seconds, 80 columns, the verdict first and the worst first."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from rich.console import Console
+
+from smdlens.report.terminal import findings, header, stages, tensors, unbound
+from smdlens.report.terminal.pen import Pen
+
+if TYPE_CHECKING:
+    from smdlens.report.build import Report
+
+
+def render(report: Report, console: Console, *, quiet: bool = False, verbose: bool = False) -> None:
+    """Prints `report`: with `quiet` the verdict only, with `verbose` every tensor and finding."""
+    pen = Pen(console, verbose=verbose)
+    if quiet:
+        header.show_verdict(report, pen)
+        return
+    header.show_run(report, pen)
+    pen.blank()
+    header.show_verdict(report, pen)
+    stages.show(report, pen)
+    findings.show(report, pen)
+    tensors.show(report, pen)
+    unbound.show(report, pen)
+    header.show_left_out(report, pen)
+    if not verbose:
+        pen.blank()
+        pen.line("every tensor: add -v · every number: add -o report.json", "dim")

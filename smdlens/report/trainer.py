@@ -1,0 +1,75 @@
+"""What the trainer used in one line, with who says so: the same words in every output."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import TYPE_CHECKING
+
+from smdlens.report.numbers import rate
+from smdlens.vocabulary import OptimizerKind
+
+if TYPE_CHECKING:
+    from smdlens.hyper.records import HyperParameters
+    from smdlens.report.build import Report
+
+_NAMES: dict[OptimizerKind, str] = {
+    OptimizerKind.SGD: "SGD",
+    OptimizerKind.ADAM: "Adam",
+    OptimizerKind.ADAMW: "AdamW",
+    OptimizerKind.LION: "Lion",
+    OptimizerKind.OTHER: "an optimizer without formulas here",
+    OptimizerKind.UNKNOWN: "optimizer unknown",
+}
+
+
+def trainer_facts(report: Report) -> list[str]:
+    """Optimizer, weight decay and learning rate, each with its source in parentheses."""
+    hyper = report.hyper
+    facts = [
+        (_optimizer(hyper), hyper.optimizer.source),
+        (_weight_decay(hyper), _sources(g.source for g in hyper.groups)),
+        (_learning_rate(hyper), _sources(s.source for s in hyper.schedule)),
+    ]
+    merged: list[tuple[str, str]] = []
+    for text, source in facts:
+        if merged and merged[-1][1] == source:
+            merged[-1] = (f"{merged[-1][0]}, {text}", source)
+        else:
+            merged.append((text, source))
+    return [f"{text} ({source})" if source else text for text, source in merged]
+
+
+def _optimizer(hyper: HyperParameters) -> str:
+    optimizer = hyper.optimizer
+    name = optimizer.name or _NAMES[optimizer.kind]
+    if optimizer.kind is OptimizerKind.SGD and optimizer.decoupled and not optimizer.name:
+        name = "SGDW"
+    words = [name]
+    if optimizer.betas is not None:
+        words.append("betas {:g}/{:g}".format(*optimizer.betas))
+    elif optimizer.momentum is not None:
+        kind = "Nesterov momentum" if optimizer.nesterov else "momentum"
+        words.append(f"{kind} {optimizer.momentum:g}")
+    if optimizer.dampening:
+        words.append(f"dampening {optimizer.dampening:g}")
+    return " ".join(words)
+
+
+def _weight_decay(hyper: HyperParameters) -> str:
+    values = list(dict.fromkeys(g.weight_decay for g in hyper.groups))
+    known = [v for v in values if v is not None]
+    if not known:
+        return "weight decay unknown"
+    return f"weight decay {' or '.join(map(rate, known[:3]))}"
+
+
+def _learning_rate(hyper: HyperParameters) -> str:
+    rates = [r for s in hyper.schedule for r in (s.lr, s.lr_to) if r is not None]
+    if not rates:
+        return "lr unknown"
+    low, high = min(rates), max(rates)
+    return f"lr {rate(high)}" if low == high else f"lr {rate(high)} to {rate(low)}"
+
+
+def _sources(sources: Iterable[str]) -> str:
+    return ", ".join(dict.fromkeys(s for s in sources if s))

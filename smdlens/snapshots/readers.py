@@ -1,0 +1,54 @@
+"""The one list of formats smdlens reads."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from smdlens.containers.limits import DEFAULT_LIMITS, Limits
+from smdlens.errors import SnapshotTruncatedError, SnapshotUnsupportedError
+from smdlens.snapshots.candidate import (
+    Candidate,
+    RawCheckpoint,
+    Reader,
+    candidate_file,
+    candidate_folder,
+)
+from smdlens.snapshots.hf_folder import HfFolderReader
+from smdlens.snapshots.safetensors import SafetensorsReader
+from smdlens.snapshots.torch_legacy import TorchLegacyReader
+from smdlens.snapshots.torch_zip import TorchZipReader
+
+READERS: tuple[Reader, ...] = (
+    TorchZipReader(),
+    TorchLegacyReader(),
+    SafetensorsReader(),
+    HfFolderReader(),
+)
+
+
+def look(path: Path) -> Candidate:
+    """A candidate for a file or folder."""
+    return candidate_folder(path) if path.is_dir() else candidate_file(path)
+
+
+def reader_for(candidate: Candidate) -> Reader | None:
+    """The reader that recognises the candidate, or None."""
+    return next((r for r in READERS if r.recognises(candidate)), None)
+
+
+def read_checkpoint(path: Path, limits: Limits = DEFAULT_LIMITS) -> RawCheckpoint:
+    """Read one checkpoint file or folder; raises a subclass of `SnapshotError`."""
+    candidate = look(path)
+    reader = reader_for(candidate)
+    if reader is not None:
+        return reader.read(candidate, limits)
+    if not candidate.is_folder and candidate.size < 16:
+        raise SnapshotTruncatedError(
+            "too short to be a checkpoint", subject=str(path), found=f"{candidate.size} bytes"
+        )
+    raise SnapshotUnsupportedError(
+        "not a checkpoint format that smdlens reads",
+        subject=str(path),
+        expected="one of " + ", ".join(r.name for r in READERS),
+        found="a folder" if candidate.is_folder else f"a file that starts {candidate.head[:8]!r}",
+    )

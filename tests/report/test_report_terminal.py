@@ -1,0 +1,153 @@
+import dataclasses
+import sys
+from pathlib import Path
+
+import pytest
+import report_helpers as h
+from rich.cells import cell_len
+
+from smdlens.diagnosis.records import Finding
+from smdlens.snapshots.records import Skipped
+from smdlens.vocabulary import Outcome, Role, SkipReason
+
+sys.path.insert(0, str(Path(__file__).parents[1] / "ground"))
+from ground_helpers import HOSTILE
+
+REPORT = h.resnet_report()
+
+
+def hostile_report():
+    names = [name for name in HOSTILE if "\ud800" not in name]
+    convs = [(name, (8, 8, 3, 3)) for name in names]
+    findings = [
+        Finding(f"SMD{100 + i}", Outcome.FAIL, name, f"{name} moves", f"Look at {name}")
+        for i, name in enumerate(names)
+    ]
+    diagnosis = h.resnet_diagnosis(convs, extra_findings=findings)
+    return h.resnet_report(diagnosis, path="runs/\x1b[2J::error::[/]")
+
+
+@pytest.mark.parametrize("width", [40, 60, 80, 100, 160, 250])
+@pytest.mark.parametrize("verbose", [False, True])
+@pytest.mark.parametrize("encoding", ["utf-8", "ascii"])
+@pytest.mark.parametrize("report", [REPORT, hostile_report()], ids=["resnet", "hostile"])
+def test_no_line_is_wider_than_the_terminal(report, width, verbose, encoding):
+    text = h.rendered(report, width, verbose=verbose, encoding=encoding)
+    for line in text.split("\n"):
+        assert cell_len(line) <= width, line
+        assert line == line.rstrip()
+
+
+@pytest.mark.parametrize("width", [80, 160])
+def test_hostile_names_are_shown_escaped(width):
+    text = h.rendered(hostile_report(), width, verbose=True)
+    assert all(c == "\n" or c.isprintable() for c in text)
+    assert "::" not in text and "##" not in text
+    assert "x[/]y" in text and "[bold red]w[/bold red]" in text and r"esc\x1b[31mred" in text
+
+
+def test_ascii_terminals_get_ascii():
+    assert h.rendered(REPORT, encoding="ascii").isascii()
+    assert "[----o--+-------]" in h.rendered(REPORT, encoding="ascii")
+    assert "▕────●──┼───────▏" in h.rendered(REPORT)
+
+
+def test_verdict_comes_before_the_numbers():
+    text = h.rendered(REPORT)
+    verdict = text.index("Stages 3 and 4 do not reach equilibrium")
+    assert verdict < text.index("measured/expected") < text.index("worst tensors")
+
+
+def test_every_stage_with_what_it_needs():
+    lines = h.rendered(REPORT).splitlines()
+    assert any("0–150,120" in s and "53/53" in s and "1.0" in s for s in lines)
+    assert any("53/53" in s and "91k, had 150k: at 241k" in s for s in lines)
+    assert any("0/53" in s and "0.38" in s and "0.9M, had 100k: never" in s for s in lines)
+    assert any("0/53" in s and "0.12" in s and "14M, had 50k: never" in s for s in lines)
+
+
+def test_who_says_the_hyper_parameters():
+    assert "SGD momentum 0.9, weight decay 1e-4, lr 0.1 to 1e-4 (optimizer state)" in h.rendered(
+        REPORT
+    )
+
+
+def test_ten_seconds():
+    assert len(h.rendered(REPORT).splitlines()) <= 40
+
+
+def test_families_are_gathered_and_listed_on_request():
+    short, full = h.rendered(REPORT), h.rendered(REPORT, verbose=True)
+    assert "3 tensors, such as layer4.0.conv3.weight: momentum has a radial part" in short
+    assert "layer4.2.conv3.weight: momentum" not in short
+    assert "layer4.2.conv3.weight: momentum" in full
+
+
+def test_failures_come_before_warnings_and_passes():
+    text = h.rendered(REPORT)
+    assert text.index("stage 4 ends at") < text.index("momentum has") < text.index("the clock")
+
+
+def test_verbose_lists_every_tensor_once():
+    text = h.rendered(REPORT, 160, verbose=True)
+    for name, _ in h.resnet_names():
+        assert sum(line.startswith(f" {name} ") for line in text.splitlines()) == 1
+
+
+def test_worst_tensor_is_first():
+    rows = h.rendered(REPORT, 120).split("worst tensors")[1].splitlines()[2:7]
+    ratios = [float(row.split()[1]) for row in rows]
+    assert ratios == sorted(ratios)
+    worst = min(h.RATIOS[3] * h.spread(i) for i in range(53))
+    assert ratios[0] == pytest.approx(worst, abs=6e-4)
+
+
+def test_quiet_says_the_verdict_only():
+    text = h.rendered(REPORT, quiet=True)
+    assert " ".join(text.split()) == "✗ " + REPORT.summary.headline
+
+
+def test_undetermined_is_said_with_its_reason():
+    reason = "the interval is wider than the tolerance: save every 200 iterations or fewer"
+    diagnosis = h.with_states([["equilibrium", "undetermined", "undetermined"]], reason=reason)
+    text = " ".join(h.rendered(h.resnet_report(diagnosis)).split())
+    assert f"? 2 tensors undetermined in stage 1: {reason}" in text
+    assert "1/3 2?" in text
+
+
+def test_network_without_invariant_tensors_gets_its_own_table():
+    roles = [Role.NOT_SCALE_INVARIANT] * 3
+    diagnosis = h.with_states(
+        [["undetermined"] * 3], roles=roles, reason="not scale-invariant", ratio=0.8
+    )
+    text = h.rendered(h.resnet_report(diagnosis))
+    assert "none of the 3 tensors is known to be" in text
+    assert "the theory does not bind here: decayed, but not scale-invariant" in text
+    assert "conv2.weight" in text and "0.80" in text
+    assert "worst tensors" not in text
+
+
+def test_skipped_files_are_counted_and_unreadable_ones_named():
+    series = dataclasses.replace(
+        REPORT.series,
+        skipped=(
+            Skipped("a.pt", SkipReason.UNREADABLE, "ends after 12 bytes"),
+            Skipped("b.tmp", SkipReason.UNFINISHED, "temporary name"),
+        ),
+    )
+    text = h.rendered(dataclasses.replace(REPORT, series=series))
+    assert "left out: 1 unreadable, 1 unfinished" in text
+    assert "a.pt: ends after 12 bytes" in text and "b.tmp" not in text
+
+
+def test_many_stages_show_the_worst():
+    states = [["equilibrium"]] * 30 + [["approaching_from_below"]] * 5 + [["equilibrium"]]
+    text = h.rendered(h.resnet_report(h.with_states(states)))
+    assert "24 more stages: add -v" in text
+    assert sum("/1" in line for line in text.splitlines()) == 12
+
+
+def test_html_fragment_is_escaped_and_has_no_script():
+    html = hostile_report()._repr_html_()
+    assert "<script" not in html and "onload='" not in html
+    assert "stage" in html and "Stages 3 and 4 do not reach equilibrium" in html
