@@ -85,12 +85,6 @@ def analyze(
         InputError: An option or the configuration cannot be used.
         NothingToAnalyseError: No path, fewer than two usable snapshots, or no tensor to measure.
     """
-    from smdlens.diagnosis.diagnose import diagnose
-    from smdlens.hyper.resolve import resolve_hyper_parameters
-    from smdlens.motion.engine import measure
-    from smdlens.report.build import build_report
-    from smdlens.symmetry.find import find_scale_groups
-
     options = gather_options(
         config,
         optimizer=optimizer,
@@ -110,6 +104,13 @@ def analyze(
         device=device,
         workers=workers,
     )
+    # Heavy imports come after the options are known to be good.
+    from smdlens.diagnosis.diagnose import diagnose
+    from smdlens.hyper.resolve import resolve_hyper_parameters
+    from smdlens.motion.engine import measure
+    from smdlens.report.build import build_report
+    from smdlens.symmetry.find import find_scale_groups
+
     series = open_series(
         path,
         weights_key=options.weights,

@@ -51,11 +51,14 @@ class AnalysisOptions:
             value = getattr(self, name)
             if value is not None and value < 1:
                 raise self._bad(name, "a whole number of 1 or more", value)
+        # The declared values check themselves; better now than after the files were opened.
+        _ = self.declared
 
     def _bad(self, name: str, expected: str, found: object) -> InputError:
+        file = self.source.get(name)
         return InputError(
             "this value cannot be used",
-            subject=self.source.get(name, f"option {flag(name)}"),
+            subject=f"{file}, key {name}" if file else f"option {flag(name)}",
             expected=expected,
             found=repr(found),
         )
@@ -119,18 +122,24 @@ def gather_options(config: str | os.PathLike[str] | None = None, **given: Any) -
             continue
         values[name] = value
         source.pop(name, None)
-    for name in ("include", "exclude"):
-        if name in values:
-            items = values[name]
-            values[name] = (items,) if isinstance(items, str) else tuple(items)
-    for name, parse in (("betas", parse_betas), ("steps", parse_steps)):
-        if isinstance(values.get(name), str):
-            values[name] = parse(values[name], source.get(name, f"option {flag(name)}"))
-    if values.get("betas") is not None:
-        values["betas"] = tuple(values["betas"])
-    if values.get("schedule") is not None:
-        values["schedule"] = Path(values["schedule"])
-    return AnalysisOptions(**values, source=source)
+    typed = {
+        name: _typed(name, value, source.get(name, f"option {flag(name)}"))
+        for name, value in values.items()
+    }
+    return AnalysisOptions(**typed, source=source)
+
+
+def _typed(name: str, value: Any, subject: str) -> Any:
+    """An option as its field holds it, from the form in which it may be written."""
+    if name == "schedule":
+        return Path(value)
+    if name == "betas":
+        return parse_betas(value, subject) if isinstance(value, str) else tuple(value)
+    if name == "steps":
+        return parse_steps(value, subject) if isinstance(value, str) else tuple(value)
+    if name in ("include", "exclude"):
+        return (value,) if isinstance(value, str) else tuple(value)
+    return value
 
 
 def parse_betas(text: str, subject: str = "option --betas") -> tuple[float, float]:

@@ -75,7 +75,7 @@ def _run(arguments: list[str]) -> int:
     except SystemExit as leave:
         if isinstance(leave.__context__, BrokenPipeError):
             return ExitCode.BROKEN_PIPE
-        return leave.code if isinstance(leave.code, int) else ExitCode.INTERNAL
+        return leave.code if isinstance(leave.code, int) else ExitCode.OK
     except Exception as error:
         if any(a in ("-v", "--verbose") for a in arguments):
             traceback.print_exc()

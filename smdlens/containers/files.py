@@ -101,13 +101,13 @@ class RegularFile:
             nbytes -= len(part)
         return parts[0] if len(parts) == 1 else b"".join(parts)
 
-    def check_unchanged(self) -> None:
-        """Compare the stamp of opening with the one of now, of the file and of its path.
+    def check_unchanged(self, earlier: FileStamp | None = None) -> None:
+        """Compare the stamp of now with the one of opening, or with an earlier one.
 
         Raises:
             SnapshotChangedError: Size, time or identity differ.
         """
-        if FileStamp.of(os.fstat(self._fd)) != self.stamp:
+        if FileStamp.of(os.fstat(self._fd)) != (earlier or self.stamp):
             raise self._changed("the file was written to while it was being read")
 
     def _changed(self, message: str) -> SnapshotChangedError:

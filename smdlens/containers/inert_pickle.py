@@ -90,6 +90,7 @@ class _Machine:
         self.persistent = persistent
         self.limits = limits
         self.base = base
+        self.result: Any = None
         self.stack: list[Any] = []
         self.below: list[list[Any]] = []
         self.memo: dict[int, Any] = {}
@@ -116,7 +117,7 @@ class _Machine:
                 if len(self.stack) > longest_stack:
                     raise self.unsafe(f"more than {longest_stack} values on the stack")
         except _StopError:
-            return self.stack[-1]
+            return self.result
         except SnapshotError:
             raise
         except _MALFORMED as error:
@@ -198,6 +199,7 @@ class _Machine:
             raise PickleEndsError
 
     def stop(self) -> None:
+        self.result = self.stack.pop()
         raise _StopError
 
     def mark(self) -> None:

@@ -1,12 +1,13 @@
 """Where a cut really was, when the files only say that the rate changed between two snapshots.
 
-Moved by the new rate alone, a tensor in equilibrium shrinks slowly; moved by the old one it stands
-still. Read under the wrong rate the norm balance asks for a unit gradient off by the factor of the
-cut, for every tensor at once. So the place of the cut is where the unit gradient that the interval
-needs agrees with that of the interval after it (docs/theory.md §7).
+The unit gradient is known from the intervals on both sides. For each place of the cut within the
+interval the recursion says which norm it would have ended with: the measured norm picks the place,
+all tensors together (docs/theory.md §7).
 """
 
 from __future__ import annotations
+
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,21 +15,22 @@ from numpy.typing import NDArray
 from smdlens.diagnosis.one_step import one_step
 from smdlens.diagnosis.rates import interval_rates
 from smdlens.diagnosis.tracks import Tracks
-from smdlens.diagnosis.update_rule import law_of
+from smdlens.diagnosis.update_rule import Law, law_of
 from smdlens.hyper.records import HyperParameters, RateCut
 from smdlens.hyper.resolve import with_cut_placed
 from smdlens.symmetry.records import ScaleGroups
+from smdlens.theory.closed_form import trend_moments
+from smdlens.theory.moments import advance
 from smdlens.vocabulary import INVARIANT_ROLES
 
 Array = NDArray[np.float64]
 
 # Candidate places within the interval, as shares of it.
 _GRID = np.linspace(0.0, 1.0, 21)
-# A cut that the weights put this near to a snapshot (share of the interval) was made there:
-# trainers change the rate where they save far more often than just beside it.
-_SNAP = 0.1
-# Unit gradients move by up to this factor within a few intervals on real networks.
-_DRIFT = 2.0
+# How far the unit gradient's second moment may differ from its neighbours': it is steady before a
+# cut and falls and recovers after one (docs/theory.md §8).
+_DRIFT_BEFORE = 1.15
+_DRIFT_AFTER = 1.6
 
 
 def locate_cuts(tracks: Tracks, hyper: HyperParameters, groups: ScaleGroups) -> HyperParameters:
@@ -52,36 +54,98 @@ def _locate(
     tracks: Tracks, hyper: HyperParameters, groups: ScaleGroups, cut: RateCut
 ) -> HyperParameters:
     at = int(np.searchsorted(tracks.steps, cut.step_low))
-    if at + 1 >= len(tracks.steps) or tracks.steps[at] != cut.step_low:
-        return hyper
+    inside = 1 <= at < len(tracks.steps) - 2 and tracks.steps[at] == cut.step_low
     witnesses = _witnesses(tracks, hyper, groups)
-    if len(witnesses) == 0 or at + 2 >= len(tracks.steps):
+    if not inside or tracks.steps[at + 1] != cut.step_high or len(witnesses) == 0:
+        return hyper
+    case = _case(tracks.take(witnesses).window(slice(at - 1, at + 3)), hyper, cut)
+    if case is None:
         return hyper
     span = cut.step_high - cut.step_low
-    places = np.unique(np.round(cut.step_low + _GRID * span).astype(np.int64))
-    misfit = np.array(
-        [
-            _misfit(tracks, with_cut_placed(hyper, cut, int(p), int(p), int(p)), witnesses, at)
-            for p in places
-        ]
-    )
-    if not np.isfinite(misfit).any():
+    places = np.unique(np.round(_GRID * span).astype(np.int64))
+    least = _misfit(case, places, 1.0 / _DRIFT_BEFORE, 1.0 / _DRIFT_AFTER)
+    middle = _misfit(case, places, 1.0, 1.0)
+    most = _misfit(case, places, _DRIFT_BEFORE, _DRIFT_AFTER)
+    # The end norm rises with the unit gradient: the measured one must lie between.
+    plausible = (least <= 0.0) & (most >= 0.0)
+    if not plausible.any() or (plausible[0] and plausible[-1]):
         return hyper
-    lr, decay = hyper.rates(
-        _group_index(hyper, tracks.tensors[witnesses[0]]), cut.step - 1, cut.step + 1
+    for end, step in ((0, cut.step_low), (-1, cut.step_high)):
+        # Trainers save where they change the rate far more often than just beside it.
+        if plausible[end]:
+            return with_cut_placed(hyper, cut, step, step, step)
+    best = int(np.argmin(np.where(plausible, np.abs(middle), np.inf)))
+    low, high = np.flatnonzero(plausible)[[0, -1]]
+    steps = cut.step_low + places
+    # One grid cell of slack on either side: the grid is no finer than that.
+    bounds = steps[max(low - 1, 0)], steps[min(high + 1, len(places) - 1)]
+    return with_cut_placed(hyper, cut, int(steps[best]), int(bounds[0]), int(bounds[1]))
+
+
+@dataclass(frozen=True)
+class _Case:
+    """The interval with the cut, and what its neighbours say; arrays are [T]."""
+
+    law: Law
+    n: int
+    start: tuple[Array, Array, Array]
+    end: Array
+    gradient_before: Array
+    gradient_after: Array
+    rates: tuple[tuple[float, float], tuple[float, float]]
+
+
+def _case(own: Tracks, hyper: HyperParameters, cut: RateCut) -> _Case | None:
+    """Everything known around the interval [1, 2] of four snapshots."""
+    group = _group_index(hyper, own.tensors[0])
+    law = law_of(hyper.optimizer, hyper.groups[group])
+    if law is None or law.rule is None or law.adaptive:
+        return None
+    lr, decay = hyper.rates(group, cut.step - 1, cut.step + 1)
+    no_leak = np.zeros((len(own.tensors), 3))
+    steps = one_step(own, law, interval_rates(hyper, group, own.steps), no_leak)
+    before, after = steps.unit_gradient2[:, 0], steps.unit_gradient2[:, 2]
+    w2 = own.at["w2"]
+    usable = (before > 0.0) & (after > 0.0) & ~steps.below[:, 0] & ~steps.below[:, 2]
+    if not usable.any():
+        return None
+    coupled, decoupled = (0.0, decay[0]) if law.decoupled else (decay[0], 0.0)
+    trend = np.log(w2[:, 1] / w2[:, 0]) / own.lengths[0]
+    moments = trend_moments(law.rule, trend, lr[0], coupled, decoupled)
+    lean, buffer = own.at["wv"][:, 1], own.at["v2"][:, 1]
+    saved = np.isfinite(lean + buffer)
+    P = np.where(saved, lean, moments.P_over_W * w2[:, 1])
+    V = np.where(saved, buffer, moments.V_over_W * w2[:, 1])
+    return _Case(
+        law=law,
+        n=int(own.lengths[1]),
+        start=(w2[usable, 1], P[usable], V[usable]),
+        end=w2[usable, 2],
+        gradient_before=before[usable],
+        gradient_after=after[usable],
+        rates=((float(lr[0]), float(decay[0])), (float(lr[1]), float(decay[1]))),
     )
-    change = abs(float(np.log(lr[0] * decay[0] / (lr[1] * decay[1]))))
-    best = int(np.nanargmin(np.abs(misfit)))
-    # Undecided where every place is as good as any other, or none is good.
-    plausible = np.abs(misfit) < min(np.log(_DRIFT), change / 2.0)
-    if not plausible.any() or plausible.all():
-        return hyper
-    place = int(places[best])
-    low, high = int(places[plausible].min()), int(places[plausible].max())
-    for end in (cut.step_low, cut.step_high):
-        if plausible[0 if end == cut.step_low else -1] and abs(place - end) <= _SNAP * span:
-            return with_cut_placed(hyper, cut, end, end, end)
-    return with_cut_placed(hyper, cut, place, low, high)
+
+
+def _misfit(case: _Case, places: NDArray[np.int64], before: float, after: float) -> Array:
+    """Median over tensors of ln(predicted / measured |w|^2) for each place of the cut, [C].
+
+    Args:
+        case: The interval.
+        places: Updates at the old rate, [C].
+        before: Factor on the unit gradient's second moment before the cut.
+        after: The same after it.
+    """
+    assert case.law.rule is not None
+    W, P, V = (np.broadcast_to(x, (len(places), len(x))) for x in case.start)
+    for t in range(case.n):
+        old = (t < places)[:, None]
+        G = np.where(old, before * case.gradient_before, after * case.gradient_after)
+        lr = np.where(old, case.rates[0][0], case.rates[1][0])
+        decay = np.where(old, case.rates[0][1], case.rates[1][1])
+        coupled, decoupled = (0.0, decay) if case.law.decoupled else (decay, 0.0)
+        W, P, V, _ = advance(case.law.rule, W, P, V, G, lr, coupled, decoupled)
+    return np.asarray(np.median(np.log(W / case.end), axis=1))
 
 
 def _group_index(hyper: HyperParameters, tensor: str) -> int:
@@ -100,20 +164,3 @@ def _witnesses(tracks: Tracks, hyper: HyperParameters, groups: ScaleGroups) -> N
         if (group.weight_decay or 0.0) > 0.0 and law_of(hyper.optimizer, group) is not None:
             rows.setdefault(hyper.groups.index(group), []).append(row)
     return np.array(max(rows.values(), key=len, default=[]), dtype=np.intp)
-
-
-def _misfit(tracks: Tracks, hyper: HyperParameters, witnesses: NDArray[np.intp], at: int) -> float:
-    """Median over witnesses of ln(unit gradient^2 of the interval / of the one after it)."""
-    window = slice(max(at - 1, 0), at + 3)
-    own = tracks.take(witnesses).window(window)
-    group = _group_index(hyper, own.tensors[0])
-    law = law_of(hyper.optimizer, hyper.groups[group])
-    rates = interval_rates(hyper, group, own.steps)
-    if law is None or law.adaptive:
-        return np.nan
-    steps = one_step(own, law, rates, np.zeros((len(witnesses), len(own.steps) - 1)))
-    here = at - window.start
-    with np.errstate(divide="ignore", invalid="ignore"):
-        ratio = np.log(steps.unit_gradient2[:, here] / steps.unit_gradient2[:, here + 1])
-    known = ratio[np.isfinite(ratio) & ~steps.below[:, here] & ~steps.below[:, here + 1]]
-    return float(np.median(known)) if len(known) else np.nan

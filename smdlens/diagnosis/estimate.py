@@ -34,6 +34,7 @@ _JUMP = 1.5
 class Ratios:
     """Squared ratios per tensor and interval with a 95% interval; [T, I], NaN where unknown.
 
+    `sigma` is the standard error of q and `systematic` the part of it that does not average out;
     `kappa_ratio` is the epsilon leak over the weight decay; `bias_low` is how far the truth may lie
     below q from a known one-sided error.
     """
@@ -41,6 +42,7 @@ class Ratios:
     q: Array
     low: Array
     high: Array
+    sigma: Array
     systematic: Array
     kappa_ratio: Array
     bias_low: Array
@@ -59,45 +61,104 @@ def interval_ratios(
     Args:
         tracks: The tensors, for interval lengths.
         law: Their optimizer's theory.
-        rates: Recorded rates; an interval with more than one is treated as holding a jump.
+        rates: Recorded rates.
         steps: Measured one-step angles.
-        expected: Equilibrium 2 (1 - cos Delta*) per interval, [I] or [T, I].
+        expected: Equilibrium 2 (1 - cos Delta*) per interval, [T, I].
         kappa: Epsilon leak, [T, I].
     """
     with np.errstate(divide="ignore", invalid="ignore"):
-        q = steps.turn2 / expected
-        q = np.where(np.broadcast_to(expected, q.shape) > 0.0, q, np.nan)
+        q = np.where(expected > 0.0, steps.turn2 / expected, np.nan)
         kappa_ratio = np.where(rates.mean_decay() > 0.0, kappa / rates.mean_decay(), 0.0)
-    systematic = np.zeros_like(q)
-    statistical = np.zeros_like(q)
-    bias_low = np.zeros_like(q)
+    systematic, statistical, bias_low = (np.zeros_like(q) for _ in range(3))
     if law is not None:
-        model = np.where(
-            steps.with_state, SYSTEMATIC[_kind(law, True)], SYSTEMATIC[_kind(law, False)]
-        )
-        systematic = np.where(holds_jump(rates), np.maximum(model, SYSTEMATIC["jump"]), model) * q
-        statistical = np.where(steps.with_state, 0.0, scatter(law) * q / rates.lengths)
+        systematic = _systematic(law, rates, steps, tracks) * q
+        statistical = np.where(steps.with_state, 0.0, _boundary(law, rates, q, tracks))
         if law.adaptive and law.rule is not None:
             bias_low = np.where(steps.with_state, 0.0, ADAM_ONE_SIDED)
-    adjacent = steps.method == Method.ADJACENT.value
-    with np.errstate(divide="ignore", invalid="ignore"):
-        blur = 2.0 * (steps.floor / steps.angle) * q
-    # Measured directly, only rounding blurs the angle.
-    sigma = np.where(
-        adjacent,
-        blur,
-        np.sqrt(statistical**2 + systematic**2 + kappa_error(kappa_ratio) ** 2),
+    direct = (steps.method == Method.ADJACENT.value) | (
+        (rates.lengths == 1) & (steps.method == Method.OPTIMIZER_STATE.value)
     )
-    direct = adjacent | ((rates.lengths == 1) & (steps.method == Method.OPTIMIZER_STATE.value))
+    with np.errstate(divide="ignore", invalid="ignore"):
+        # Measured directly, only rounding blurs the angle.
+        blur = np.where(steps.method == Method.ADJACENT.value, steps.floor / steps.angle, 0.0)
+    systematic = np.where(direct, 0.0, systematic)
+    leak = kappa_error(kappa_ratio)
+    sigma = np.where(direct, 2.0 * blur * q, np.sqrt(statistical**2 + systematic**2 + leak**2))
+    q, sigma = _with_last_steps(tracks, law, rates, steps, expected, q, sigma, leak)
     bias_low = np.where(direct, 0.0, bias_low)
     return Ratios(
         q=q,
         low=np.maximum(q - Z95 * sigma - bias_low, 0.0),
         high=q + Z95 * sigma,
-        systematic=np.where(direct, 0.0, systematic),
+        sigma=sigma,
+        systematic=systematic,
         kappa_ratio=kappa_ratio,
         bias_low=bias_low,
     )
+
+
+def _systematic(law: Law, rates: IntervalRates, steps: OneStep, tracks: Tracks) -> Array:
+    """Relative error that does not average out: of the method, or of a jump in or just before."""
+    model = np.where(steps.with_state, SYSTEMATIC[_kind(law, True)], SYSTEMATIC[_kind(law, False)])
+    jump = holds_jump(rates) | follows_jump(rates)
+    if len(jump) and tracks.steps[0] == 0:
+        # The first updates of all: gradients change faster than anywhere else.
+        jump = jump | (np.arange(len(jump)) == 0)
+    return np.where(jump, np.maximum(model, SYSTEMATIC["jump"]), model)
+
+
+def _boundary(law: Law, rates: IntervalRates, q: Array, tracks: Tracks) -> Array:
+    """Standard error from the boundary terms of the norm balance, [T, I].
+
+    Each end contributes k c_h / (sqrt2 n) of the squared ratio in force there; just after a cut the
+    start still carries the motion of the old rate.
+    """
+    before = np.concatenate([q[:, :1], q[:, :-1]], axis=1)
+    if tracks.steps[0] == 0:
+        before[:, 0] = 0.0
+    before = np.where(np.isfinite(before), before, q)
+    return np.asarray(scatter(law) / rates.lengths * np.sqrt((q**2 + before**2) / 2.0))
+
+
+def _with_last_steps(
+    tracks: Tracks,
+    law: Law | None,
+    rates: IntervalRates,
+    steps: OneStep,
+    expected: Array,
+    q: Array,
+    sigma: Array,
+    leak: Array,
+) -> tuple[Array, Array]:
+    """Joins in the exact angles of the updates that made both snapshots, where a leak blurs q.
+
+    They are two draws of the interval's squared angle and know nothing of epsilon; the two are
+    weighted by their precision. Left alone where the leak is no part of the error worth naming.
+    """
+    if law is None or law.adaptive or law.rule is None or not np.isfinite(steps.last).any():
+        return q, sigma
+    squared = steps.last**2 / expected
+    before = np.concatenate([np.full((len(q), 1), np.nan), squared[:, :-1]], axis=1)
+    draws = np.stack([squared, before])
+    known = np.isfinite(draws)
+    count = known.sum(axis=0)
+    mean = np.where(known, draws, 0.0).sum(axis=0) / np.maximum(count, 1)
+    spread = GRADIENT_SCATTER * _energy_scatter(law.momentum)
+    drawn = spread * mean / np.sqrt(np.maximum(count, 1))
+    # A rate that changed in or before the interval makes its first end speak of another rate.
+    steady = rates.constant & ~follows_jump(rates)
+    use = steady & (count > 0) & (leak > 0.5 * sigma) & np.isfinite(q) & (drawn > 0.0)
+    with np.errstate(divide="ignore", invalid="ignore"):
+        weight = np.where(use, drawn**-2.0 / (drawn**-2.0 + sigma**-2.0), 0.0)
+    joined = np.where(use, weight * mean + (1.0 - weight) * q, q)
+    with np.errstate(divide="ignore", invalid="ignore"):
+        error = np.where(use, (drawn**-2.0 + sigma**-2.0) ** -0.5, sigma)
+    return joined, error
+
+
+def _energy_scatter(momentum: float) -> float:
+    """Relative scatter of |v|^2, a mean over about 1 / (1 - a^2) independent |g|^2 of scatter 1."""
+    return float(np.sqrt((1.0 - momentum**2) / (1.0 + momentum**2)))
 
 
 def scatter(law: Law) -> float:
@@ -118,6 +179,18 @@ def holds_jump(rates: IntervalRates) -> NDArray[np.bool_]:
     if len(rates.lr) < 2:
         return np.zeros(len(rates.count), dtype=bool)
     within = np.arange(1, len(rates.lr))[:, None] < rates.count
+    # A rate that ends at zero shrinks by large factors without doing anything.
+    floor = 1e-2 * rates.lr.max(axis=0, initial=0.0)
     with np.errstate(divide="ignore", invalid="ignore"):
         change = np.abs(np.log(rates.lr[1:] / rates.lr[:-1]))
-    return np.asarray((within & (change > np.log(_JUMP))).any(axis=0))
+    counts = (rates.lr[1:] > floor) | (rates.lr[:-1] > floor)
+    return np.asarray((within & counts & (change > np.log(_JUMP))).any(axis=0))
+
+
+def follows_jump(rates: IntervalRates) -> NDArray[np.bool_]:
+    """Intervals that begin with a rate 1.5x or more away from the one before, or follow a jump."""
+    follows = np.zeros(len(rates.count), dtype=bool)
+    with np.errstate(divide="ignore", invalid="ignore"):
+        change = np.abs(np.log(rates.first_lr()[1:] / rates.last_lr()[:-1]))
+    follows[1:] = (change > np.log(_JUMP)) | holds_jump(rates)[:-1]
+    return follows

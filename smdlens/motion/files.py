@@ -9,12 +9,16 @@ from __future__ import annotations
 import os
 from collections import OrderedDict
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass
 from threading import Lock
 
 from smdlens.containers.files import FileStamp, RegularFile, open_regular
-from smdlens.errors import SnapshotChangedError, SnapshotError, SnapshotTruncatedError
+from smdlens.errors import (
+    SnapshotChangedError,
+    SnapshotCorruptError,
+    SnapshotError,
+    SnapshotTruncatedError,
+)
 from smdlens.snapshots.records import Extent
 
 
@@ -46,12 +50,25 @@ class FilePool:
             SnapshotChangedError: A file is not the one that was first opened under its name.
             SnapshotMissingError: A file cannot be opened or read.
             SnapshotUnsafeError: A path is not a regular file.
+            SnapshotCorruptError: The extents hold fewer bytes than `high`.
         """
+        held = sum(extent.nbytes for extent in extents)
+        if high > held:
+            raise SnapshotCorruptError(
+                "a tensor has too few bytes",
+                subject=extents[0].path if extents else None,
+                expected=f"{high} bytes",
+                found=f"{held} bytes",
+                remedy="Save the checkpoint again, or leave it out.",
+            )
         for extent, offset, begin, end in _pieces(extents, low, high):
-            with self._opened(extent.path) as file:
-                _read_fully(file, offset, target[begin:end])
-        with self._lock:
-            self.bytes_read += high - low
+            handle = self._acquire(extent.path)
+            try:
+                _read_fully(handle.file, offset, target[begin:end])
+            finally:
+                with self._lock:
+                    handle.users -= 1
+                    self.bytes_read += end - begin
 
     def verify(self) -> None:
         """Compare every file that was read with what lies under its path now.
@@ -81,8 +98,7 @@ class FilePool:
     def __exit__(self, *_: object) -> None:
         self.close()
 
-    @contextmanager
-    def _opened(self, path: str) -> Iterator[RegularFile]:
+    def _acquire(self, path: str) -> _Handle:
         with self._lock:
             handle = self._handles.get(path)
             if handle is None:
@@ -90,11 +106,7 @@ class FilePool:
             self._handles.move_to_end(path)
             handle.users += 1
             self._evict()
-        try:
-            yield handle.file
-        finally:
-            with self._lock:
-                handle.users -= 1
+        return handle
 
     def _open(self, path: str) -> RegularFile:
         file = open_regular(path)
@@ -104,6 +116,8 @@ class FilePool:
         return file
 
     def _evict(self) -> None:
+        if len(self._handles) <= self._limit:
+            return
         for path in list(self._handles):
             if len(self._handles) <= self._limit:
                 return

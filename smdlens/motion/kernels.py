@@ -2,117 +2,130 @@
 
 A block is seen as [outer, channels, inner] (layout.py). Products of values of at most 32 bits are
 exact in float64, so converting a cache-sized block and reducing it costs no accuracy. The same
-functions run on the CPU and on a GPU.
+functions run on the CPU and on a GPU; what has one entry per channel is numpy's.
 """
 
 from __future__ import annotations
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 
-# Below this length a row is too short for a reduction along it to be vectorised.
+from smdlens.motion.workspace import Scratch
+
+Float = NDArray[np.float64]
+# Shorter rows are reduced faster as columns; longer ones would make numpy's BLAS start threads.
 _SHORT_ROW = 16
+_LONG_ROW = 8192
 # 29 leading bits: the product with a 24-bit mantissa is exact in float64.
 _KEEP_29_BITS = -(1 << 24)
 _KEEP_24_BITS = -(1 << 29)
 
 
-def channel_dot(x: torch.Tensor, y: torch.Tensor, scratch: torch.Tensor) -> torch.Tensor:
-    """<x_c, y_c> per channel.
-
-    Args:
-        x: Contiguous float64 [outer, channels, inner].
-        y: Like x.
-        scratch: Like x, overwritten.
-
-    Returns:
-        Float64 [channels].
-    """
-    if x.shape[1] == 1:
-        return torch.dot(x.view(-1), y.view(-1)).view(1)
-    return torch.mul(x, y, out=scratch).sum((0, 2))
+def dot(x: Scratch, y: Scratch) -> float:
+    """<x, y> over the block."""
+    return float(torch.dot(x.flat, y.flat))
 
 
-def channel_norm2(x: torch.Tensor, scratch: torch.Tensor) -> torch.Tensor:
-    """|x_c|^2 per channel; shapes as `channel_dot`."""
-    if x.shape[0] == 1 and x.shape[1] > 1 and x.shape[2] >= _SHORT_ROW:
-        norm: torch.Tensor = torch.linalg.vector_norm(x[0], dim=1)
-        return norm.square_()
-    return channel_dot(x, x, scratch)
+def channel_dot(x: Scratch, y: Scratch, spare: Scratch) -> Float:
+    """<x_c, y_c> per channel, float64 [channels]; `spare` is overwritten."""
+    outer, channels, inner = x.cube.shape
+    if channels == 1:
+        return np.array([dot(x, y)])
+    if outer == 1 and inner > _LONG_ROW:
+        return np.array([float(torch.dot(x.cube[0, c], y.cube[0, c])) for c in range(channels)])
+    if outer == 1 and inner >= _SHORT_ROW and x.rows is not None and y.rows is not None:
+        products: Float = np.vecdot(x.rows, y.rows)
+        return products
+    return on_host(torch.mul(x.cube, y.cube, out=spare.cube).sum((0, 2)))
 
 
-def reference_ratio(a2: torch.Tensor, b2: torch.Tensor) -> torch.Tensor:
+def channel_norm2(x: Scratch, spare: Scratch) -> Float:
+    """|x_c|^2 per channel, float64 [channels]; `spare` is overwritten."""
+    return channel_dot(x, x, spare)
+
+
+def channel_sum(x: Scratch) -> Float:
+    """Sum over channels, float64 [outer * inner]."""
+    return on_host(x.cube.sum(1).view(-1))
+
+
+def reference_ratio(a2: Float, b2: Float) -> Float:
     """A ratio near |b| / |a| per channel, with 29 significant bits; 1 where there is none.
 
     So short a ratio makes its product with a stored float32, bfloat16, float16 or float8 weight
     exact, which leaves the difference b - r a without any rounding of its own size.
     """
-    ratio = torch.nan_to_num((b2 / a2).sqrt_(), nan=1.0, posinf=1.0)
-    return ratio.view(torch.int64).bitwise_and_(_KEEP_29_BITS).view(torch.float64)
+    ratio = np.sqrt(b2 / a2)
+    ratio[~np.isfinite(ratio)] = 1.0
+    return (ratio.view(np.int64) & _KEEP_29_BITS).view(np.float64)
 
 
-def residual(
-    a: torch.Tensor, b: torch.Tensor, ratio: torch.Tensor, out: torch.Tensor, wide: bool
-) -> torch.Tensor:
-    """The difference b - r a, one r per channel.
+def residual(a: Scratch, b: Scratch, ratio: Float, out: Scratch, wide: bool) -> None:
+    """The difference b - r a, one r per channel, into `out`.
 
     Args:
-        a: Contiguous float64 [outer, channels, inner].
-        b: Like a.
-        ratio: Float64 [channels] from `reference_ratio`.
-        out: Like a, overwritten.
+        a: Weights at the start.
+        b: Weights at the end.
+        ratio: From `reference_ratio`.
+        out: Overwritten.
         wide: True where the weights are stored as float64: their product with r would round, so a
             is taken in two parts.
     """
-    r = ratio.view(1, -1, 1)
+    if len(ratio) == 1 and not wide:
+        torch.sub(b.flat, a.flat, alpha=float(ratio[0]), out=out.flat)
+        return
+    r = torch.from_numpy(ratio).to(a.flat.device).view(1, -1, 1)
     if not wide:
-        return torch.addcmul(b, r, a, value=-1, out=out)
-    high = a.view(torch.int64).bitwise_and(_KEEP_24_BITS).view(torch.float64)
-    torch.addcmul(b, r, high, value=-1, out=out)
-    return out.addcmul_(r, a - high, value=-1)
+        torch.addcmul(b.cube, r, a.cube, value=-1, out=out.cube)
+        return
+    high = a.cube.view(torch.int64).bitwise_and(_KEEP_24_BITS).view(torch.float64)
+    torch.addcmul(b.cube, r, high, value=-1, out=out.cube)
+    out.cube.addcmul_(r, a.cube - high, value=-1)
 
 
 def gradient(
-    a: torch.Tensor,
-    v_a: torch.Tensor,
-    v_b: torch.Tensor,
-    rule: tuple[float, float, float],
-    out: torch.Tensor,
-) -> torch.Tensor:
+    w: Scratch, v_a: Scratch, v_b: Scratch, rule: tuple[float, float, float], out: Scratch
+) -> None:
     """The gradient of the one update between two snapshots, from weights and momentum buffers.
 
-    v_b = momentum * v_a + (1 - dampening) (g + weight_decay * w_a), solved for g
+    v_b = momentum * v_a + (1 - dampening) (g + weight_decay * w), solved for g
     (derived in docs/theory.md).
 
     Args:
-        a: Weights before the update, float64.
+        w: Weights before the update.
         v_a: Buffer before the update.
         v_b: Buffer that made the update.
         rule: momentum, dampening, weight_decay.
-        out: Overwritten.
+        out: Overwritten with g.
     """
     momentum, dampening, weight_decay = rule
-    torch.sub(v_b, v_a, alpha=momentum, out=out)
+    torch.sub(v_b.flat, v_a.flat, alpha=momentum, out=out.flat)
     if dampening:
-        out.div_(1 - dampening)
-    return out.sub_(a, alpha=weight_decay) if weight_decay else out
+        out.flat.div_(1 - dampening)
+    if weight_decay:
+        out.flat.sub_(w.flat, alpha=weight_decay)
 
 
-def adam_direction(
-    first: torch.Tensor, second: torch.Tensor, bias1: float, bias2: float, eps: float
-) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+def adam_direction(first: Scratch, second: Scratch, bias: tuple[float, float], eps: float) -> float:
     """Adam's u = mhat / D with D = sqrt(vhat) + eps, in place of the moments.
 
     Args:
-        first: exp_avg, float64; becomes u.
-        second: exp_avg_sq (amsgrad: its maximum), float64; becomes D.
-        bias1: 1 - beta1^t.
-        bias2: 1 - beta2^t.
+        first: exp_avg; becomes u.
+        second: exp_avg_sq (amsgrad: its maximum); becomes D.
+        bias: 1 - beta1^t and 1 - beta2^t.
         eps: Adam's epsilon.
 
     Returns:
-        u, D and the sum of vhat (0-d).
+        Sum of vhat.
     """
-    vhat_sum = second.div_(bias2).sum()
-    second.sqrt_().add_(eps)
-    first.div_(bias1).div_(second)
-    return first, second, vhat_sum
+    vhat_sum = float(second.flat.div_(bias[1]).sum())
+    second.flat.sqrt_().add_(eps)
+    first.flat.div_(bias[0]).div_(second.flat)
+    return vhat_sum
+
+
+def on_host(x: torch.Tensor) -> Float:
+    """A small result as numpy."""
+    values: Float = x.cpu().numpy()
+    return values

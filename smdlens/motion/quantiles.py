@@ -27,7 +27,10 @@ def channel_quantiles(chord: ChordSums, groups: int) -> tuple[Float, Float]:
     pairs, channels = chord.aa.shape
     size = channels // groups if channels % groups == 0 else 1
     pieces = ChordSums(
-        *(getattr(chord, name).reshape(pairs, channels // size, size) for name in ChordSums.__slots__)
+        *(
+            getattr(chord, name).reshape(pairs, channels // size, size)
+            for name in ChordSums.__slots__
+        )
     )
     aa, bb = pieces.aa.sum(-1), pieces.bb.sum(-1)
     turned = angle(aa, bb, pieces.total_chord2(), pieces.dot().sum(-1))
@@ -39,7 +42,9 @@ def channel_quantiles(chord: ChordSums, groups: int) -> tuple[Float, Float]:
 
 def _quantiles(values: Float, valid: NDArray[np.bool_]) -> Float:
     out = np.full((len(values), len(LEVELS)), np.nan)
-    for row, (value, keep) in enumerate(zip(values, valid, strict=True)):
-        if keep.any():
-            out[row] = np.quantile(value[keep], LEVELS)
+    whole = valid.all(1)
+    if whole.any():
+        out[whole] = np.quantile(values[whole], LEVELS, axis=1).T
+    for row in np.flatnonzero(~whole & valid.any(1)):
+        out[row] = np.quantile(values[row][valid[row]], LEVELS)
     return out

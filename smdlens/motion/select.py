@@ -123,9 +123,7 @@ def _invariant_rows(symmetry: TensorSymmetry) -> list[tuple[int, int]] | None:
     if symmetry.role != Role.PARTLY_SCALE_INVARIANT or symmetry.axis != 0:
         return None
     rows = [
-        (part.index_from, part.index_to)
-        for part in symmetry.parts
-        if part.role in INVARIANT_ROLES
+        (part.index_from, part.index_to) for part in symmetry.parts if part.role in INVARIANT_ROLES
     ]
     return rows or None
 

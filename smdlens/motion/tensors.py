@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from smdlens.errors import SnapshotCorruptError, SnapshotUnsupportedError
+from smdlens.errors import SnapshotUnsupportedError
 from smdlens.motion.files import FilePool
 from smdlens.snapshots.records import DTYPE_BYTES
 
@@ -33,15 +33,6 @@ def load(ref: TensorRef, pool: FilePool | None = None) -> torch.Tensor:
     dtype = storage_dtype(ref.dtype)
     width = DTYPE_BYTES[ref.dtype]
     need = span(ref.shape, ref.strides) * width
-    held = sum(extent.nbytes for extent in ref.extents)
-    if held < need:
-        raise SnapshotCorruptError(
-            f"tensor {ref.name!r} has too few bytes",
-            subject=ref.extents[0].path if ref.extents else None,
-            expected=f"{need} bytes for shape {list(ref.shape)} of {ref.dtype}",
-            found=f"{held} bytes",
-            remedy="Save the checkpoint again.",
-        )
     # torch.empty, not frombuffer: the memory is aligned for every dtype and owned by the tensor.
     raw = torch.empty(need, dtype=torch.uint8)
     if need:

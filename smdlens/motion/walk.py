@@ -7,11 +7,16 @@ import torch
 
 from smdlens.motion import kernels
 from smdlens.motion.chord import ChordSums
+from smdlens.motion.kernels import Float, dot
 from smdlens.motion.layout import Block
-from smdlens.motion.plan import GradientRule, SnapshotSources, Task, TensorPlan
-from smdlens.motion.rounding import rounding_variance
+from smdlens.motion.plan import AdamSource, GradientRule, SnapshotSources, Task, TensorPlan
+from smdlens.motion.rounding import (
+    ORDINARY_RMS,
+    careful_rounding_variance,
+    rounding_variance,
+)
 from smdlens.motion.sums import PairSum, SnapshotSum, TaskSums, TensorSums
-from smdlens.motion.workspace import Workspace
+from smdlens.motion.workspace import Scratch, Workspace
 
 
 def run_task(task: Task, space: Workspace) -> TaskSums:
@@ -32,174 +37,159 @@ def run_task(task: Task, space: Workspace) -> TaskSums:
 def measure_block(plan: TensorPlan, block: Block, space: Workspace) -> TensorSums:
     """Sums over one block in every snapshot and every pair of neighbours.
 
-    A block with NaN or infinite values is measured again with them left out (in both ends of a
-    pair), so the usual case pays nothing for them.
+    A block with NaN, infinite or extraordinarily large or small values is measured again with care,
+    so the usual block pays nothing for them.
     """
-    sums = _BlockWalk(plan, block, space, masked=False).run()
-    if all(np.isfinite(x).all() for x in (sums.w2, sums.snapshot, sums.chord.dd, sums.pair)):
-        return sums
-    return _BlockWalk(plan, block, space, masked=True).run()
+    with np.errstate(divide="ignore", invalid="ignore", over="ignore"):
+        sums = _BlockWalk(plan, block, space, careful=False).run()
+        if _is_ordinary(sums, block.high - block.low):
+            return sums
+        return _BlockWalk(plan, block, space, careful=True).run()
+
+
+def _is_ordinary(sums: TensorSums, elements: int) -> bool:
+    w2 = sums.w2.sum(1) / elements
+    low, high = ORDINARY_RMS
+    return (
+        bool(((w2 > low * low) & (w2 < high * high)).all())
+        and bool(np.isfinite(sums.snapshot).all())
+        and bool(np.isfinite(sums.pair).all())
+    )
 
 
 class _BlockWalk:
-    def __init__(self, plan: TensorPlan, block: Block, space: Workspace, masked: bool) -> None:
+    """State of one walk; with `careful`, non-finite weights are counted and left out."""
+
+    def __init__(self, plan: TensorPlan, block: Block, space: Workspace, careful: bool) -> None:
         self.plan = plan
         self.block = block
         self.space = space
-        self.masked = masked
-        self.snapshot: list[dict[int, torch.Tensor]] = []
-        self.pair: list[dict[int, torch.Tensor]] = []
+        self.careful = careful
+        self.spare = space.scratch("spare", block.shape)
+        self.difference = space.scratch("difference", block.shape)
+        outer, channels, inner = block.shape
+        clock = outer * inner if plan.clock else None
+        self.sums = TensorSums.zeros(len(plan.snapshots), channels, clock)
 
     def run(self) -> TensorSums:
-        plan, shape = self.plan, self.block.shape
-        sums = TensorSums.zeros(
-            len(plan.snapshots), shape[1], shape[0] * shape[2] if plan.clock else None
-        )
         before: _State | None = None
-        w2: list[torch.Tensor] = []
-        chords: list[torch.Tensor] = []
-        for index, sources in enumerate(plan.snapshots):
-            now = self._read(sources, index % 2)
-            w2.append(now.norm2)
-            if sums.clock is not None:
-                sums.clock[index] = now.w.sum(1).view(-1).cpu().numpy()
+        for index, sources in enumerate(self.plan.snapshots):
+            now = self._read(sources, index)
             if before is not None:
-                chords.append(self._chord(before, now))
-                self.pair.append(self._pair(before, now, plan.gradients[index - 1]))
-                if before.scale is not None or now.scale is not None:
-                    sums.s_range[index - 1] = self._s_sums(before, now, self.pair[-1])
+                self._chord(before, now, index - 1)
+                self._gradient(before, now, index - 1, self.plan.gradients[index - 1])
+                self._weighted(before, now, index - 1)
             before = now
-        sums.w2[:] = torch.stack(w2).cpu().numpy()
-        _fill(sums.snapshot, self.snapshot)
-        _fill(sums.pair, self.pair)
-        if chords:
-            aa, bb, dd, da, ratio = torch.stack(chords).cpu().numpy().swapaxes(0, 1)
-            sums.chord = ChordSums(aa, bb, dd, da, ratio)
-        return sums
+        return self.sums
 
-    def _read(self, sources: SnapshotSources, parity: int) -> _State:
+    def _read(self, sources: SnapshotSources, index: int) -> _State:
         """Bring one snapshot's block in and take the sums that need no neighbour."""
-        shape, space = self.block.shape, self.space
-        out: dict[int, torch.Tensor] = {}
-        scratch = space.scratch("scratch", shape)
-        raw = space.raw(sources.weights, self.block)
-        w = space.scratch(f"w{parity}", shape).copy_(raw.view(shape))
+        parity, row = index % 2, self.sums.snapshot[index]
+        raw = self.space.raw(sources.weights, self.block)
+        w = self.space.scratch(f"w{parity}", self.block.shape)
+        values = self.space.narrowed(raw)
+        w.flat.copy_(values)
         bad = None
-        if self.masked:
-            bad = torch.isfinite(w).logical_not_()
-            w.masked_fill_(bad, 0.0)
-            out[SnapshotSum.NONFINITE] = bad.sum().to(torch.float64)
-        norm2 = kernels.channel_norm2(w, scratch)
-        rms = float((norm2.sum() / w.numel()).sqrt()) if w.device.type == "cpu" else 0.0
-        out[SnapshotSum.ROUND2] = rounding_variance(raw, scratch, rms, bad)
-        state = _State(w, norm2, bad, sources.weights.dtype == "float64")
+        if self.careful:
+            bad = torch.isfinite(w.flat).logical_not_()
+            w.flat.masked_fill_(bad, 0.0)
+            row[SnapshotSum.NONFINITE] = int(bad.sum())
+            row[SnapshotSum.ROUND2] = careful_rounding_variance(raw, bad)
+        else:
+            row[SnapshotSum.ROUND2] = rounding_variance(values, raw.dtype, self.spare)
+        state = _State(w, kernels.channel_norm2(w, self.spare), bad)
+        state.wide = sources.weights.dtype == "float64"
+        self.sums.w2[index] = state.norm2
+        if self.sums.clock is not None:
+            self.sums.clock[index] = kernels.channel_sum(w)
         if sources.momentum is not None:
-            v = self._finite(space.load(sources.momentum, self.block, f"v{parity}"))
+            v = self._finite(self.space.load(sources.momentum, self.block, f"v{parity}"))
             state.momentum = v
-            out[SnapshotSum.WV] = _dot(w, v)
-            out[SnapshotSum.V2] = _dot(v, v)
+            row[SnapshotSum.WV] = dot(w, v)
+            row[SnapshotSum.V2] = dot(v, v)
         if sources.adam is not None:
-            adam = sources.adam
-            first = self._finite(space.load(adam.first, self.block, f"u{parity}"))
-            second = self._finite(space.load(adam.second, self.block, f"s{parity}"))
-            u, scale, vhat = kernels.adam_direction(first, second, adam.bias1, adam.bias2, adam.eps)
-            state.direction, state.scale = self._finite(u), self._finite(scale)
-            out[SnapshotSum.WU] = _dot(w, u)
-            out[SnapshotSum.U2] = _dot(u, u)
-            out[SnapshotSum.VHAT] = vhat
-        self.snapshot.append(out)
+            self._read_adam(sources.adam, state, parity, row)
         return state
 
-    def _finite(self, x: torch.Tensor) -> torch.Tensor:
-        return x.nan_to_num_(nan=0.0, posinf=0.0, neginf=0.0) if self.masked else x
+    def _read_adam(self, adam: AdamSource, state: _State, parity: int, row: Float) -> None:
+        first = self._finite(self.space.load(adam.first, self.block, f"u{parity}"))
+        second = self._finite(self.space.load(adam.second, self.block, f"s{parity}"))
+        bias = adam.bias1, adam.bias2
+        row[SnapshotSum.VHAT] = kernels.adam_direction(first, second, bias, adam.eps)
+        state.direction, state.scale = self._finite(first), self._finite(second)
+        row[SnapshotSum.WU] = dot(state.w, first)
+        row[SnapshotSum.U2] = dot(first, first)
 
-    def _chord(self, before: _State, now: _State) -> torch.Tensor:
-        """|a|^2, |b|^2, |b - r a|^2, <b - r a, a>, r per channel as [5, channels]."""
+    def _finite(self, x: Scratch) -> Scratch:
+        if self.careful:
+            x.flat.nan_to_num_(nan=0.0, posinf=0.0, neginf=0.0)
+        return x
+
+    def _chord(self, before: _State, now: _State, pair: int) -> None:
         a, b, a2, b2 = before.w, now.w, before.norm2, now.norm2
-        scratch = self.space.scratch("scratch", self.block.shape)
-        difference = self.space.scratch("difference", self.block.shape)
-        if before.bad is not None and now.bad is not None:
+        if before.bad is not None and now.bad is not None and bool((before.bad | now.bad).any()):
             bad = before.bad | now.bad
-            a, b = a.masked_fill(bad, 0.0), b.masked_fill(bad, 0.0)
-            a2, b2 = kernels.channel_norm2(a, scratch), kernels.channel_norm2(b, scratch)
+            a, b = self._without(a, bad), self._without(b, bad)
+            a2, b2 = kernels.channel_norm2(a, self.spare), kernels.channel_norm2(b, self.spare)
         ratio = kernels.reference_ratio(a2, b2)
-        kernels.residual(a, b, ratio, difference, before.wide or now.wide)
-        return torch.stack(
-            (
-                a2,
-                b2,
-                kernels.channel_norm2(difference, scratch),
-                kernels.channel_dot(difference, a, scratch),
-                ratio,
-            )
-        )
+        kernels.residual(a, b, ratio, self.difference, before.wide or now.wide)
+        chord: ChordSums = self.sums.chord
+        chord.aa[pair] = a2
+        chord.bb[pair] = b2
+        chord.dd[pair] = kernels.channel_norm2(self.difference, self.spare)
+        chord.da[pair] = kernels.channel_dot(self.difference, a, self.spare)
+        chord.ratio[pair] = ratio
 
-    def _pair(
-        self, before: _State, now: _State, rule: GradientRule | None
-    ) -> dict[int, torch.Tensor]:
+    def _without(self, x: Scratch, bad: torch.Tensor) -> Scratch:
+        return Scratch(x.flat.masked_fill(bad, 0.0), self.block.shape)
+
+    def _gradient(self, before: _State, now: _State, pair: int, rule: GradientRule | None) -> None:
         if rule is None or before.momentum is None or now.momentum is None:
-            return {}
-        out = self.space.scratch("difference", self.block.shape)
+            return
         terms = rule.momentum, rule.dampening, rule.weight_decay
-        g = kernels.gradient(before.w, before.momentum, now.momentum, terms, out)
-        return {
-            PairSum.GRAD2: _dot(g, g),
-            PairSum.GRAD_W: _dot(g, before.w),
-            PairSum.GRAD_V: _dot(g, before.momentum),
-        }
+        g = self.difference
+        kernels.gradient(before.w, before.momentum, now.momentum, terms, g)
+        row = self.sums.pair[pair]
+        row[PairSum.GRAD2] = dot(g, g)
+        row[PairSum.GRAD_W] = dot(g, before.w)
+        row[PairSum.GRAD_V] = dot(g, before.momentum)
 
-    def _s_sums(
-        self, before: _State, now: _State, out: dict[int, torch.Tensor]
-    ) -> tuple[float, float]:
-        """S-weighted sums (docs/theory.md) into `out`; returns the smallest and largest S."""
-        s = self.space.scratch("difference", self.block.shape)
-        if before.scale is None or now.scale is None:
-            only = now.scale if before.scale is None else before.scale
-            assert only is not None
-            s.copy_(only)
+    def _weighted(self, before: _State, now: _State, pair: int) -> None:
+        """Sums weighted with S, the geometric mean of both ends' sqrt(vhat) + eps."""
+        s = self.difference
+        if before.scale is not None and now.scale is not None:
+            torch.mul(before.scale.flat, now.scale.flat, out=s.flat).sqrt_()
+        elif (only := before.scale or now.scale) is not None:
+            s.flat.copy_(only.flat)
         else:
-            torch.mul(before.scale, now.scale, out=s).sqrt_()
-        out[PairSum.S_SUM] = s.sum()
-        weighted = self.space.scratch("scratch", self.block.shape)
+            return
+        row, weighted = self.sums.pair[pair], self.spare
+        row[PairSum.S_SUM] = float(s.flat.sum())
         ends = (
             (before, PairSum.S_W2_FROM, PairSum.S_WU_FROM, PairSum.S_U2_FROM),
             (now, PairSum.S_W2_TO, PairSum.S_WU_TO, PairSum.S_U2_TO),
         )
         for end, w2, wu, u2 in ends:
-            torch.mul(s, end.w, out=weighted)
-            out[w2] = _dot(weighted, end.w)
+            torch.mul(s.flat, end.w.flat, out=weighted.flat)
+            row[w2] = dot(weighted, end.w)
             if end.direction is not None:
-                out[wu] = _dot(weighted, end.direction)
-                torch.mul(s, end.direction, out=weighted)
-                out[u2] = _dot(weighted, end.direction)
-        low, high = torch.aminmax(s)
-        return float(low), float(high)
+                row[wu] = dot(weighted, end.direction)
+                torch.mul(s.flat, end.direction.flat, out=weighted.flat)
+                row[u2] = dot(weighted, end.direction)
+        low, high = torch.aminmax(s.flat)
+        self.sums.s_range[pair] = float(low), float(high)
 
 
 class _State:
     """One snapshot's block: weights, their norms and what the optimizer kept."""
 
-    def __init__(
-        self, w: torch.Tensor, norm2: torch.Tensor, bad: torch.Tensor | None, wide: bool
-    ) -> None:
+    __slots__ = ("bad", "direction", "momentum", "norm2", "scale", "w", "wide")
+
+    def __init__(self, w: Scratch, norm2: Float, bad: torch.Tensor | None) -> None:
         self.w = w
         self.norm2 = norm2
         self.bad = bad
-        self.wide = wide
-        self.momentum: torch.Tensor | None = None
-        self.direction: torch.Tensor | None = None
-        self.scale: torch.Tensor | None = None
-
-
-def _dot(x: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
-    return torch.dot(x.view(-1), y.view(-1))
-
-
-def _fill(
-    table: np.ndarray[tuple[int, ...], np.dtype[np.float64]], rows: list[dict[int, torch.Tensor]]
-) -> None:
-    """Bring all scalars of a block over in one transfer."""
-    places = [(i, column) for i, row in enumerate(rows) for column in row]
-    if places:
-        values = torch.stack([row[column] for row in rows for column in row]).cpu().numpy()
-        table[tuple(np.array(places).T)] = values
+        self.wide = False
+        self.momentum: Scratch | None = None
+        self.direction: Scratch | None = None
+        self.scale: Scratch | None = None

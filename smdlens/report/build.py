@@ -51,6 +51,9 @@ class Report:
     cost: ReadCost
     summary: Summary
 
+    def __repr__(self) -> str:
+        return f"<Report of {self.series.path}: {self.summary.headline}>"
+
     @property
     def hyper(self) -> HyperParameters:
         """Hyper-parameters with their sources, every cut placed as well as the weights can tell."""

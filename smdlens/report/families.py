@@ -10,6 +10,8 @@ from smdlens.vocabulary import Outcome
 
 _ORDER = (Outcome.ERROR, Outcome.FAIL, Outcome.WARN, Outcome.INCONCLUSIVE, Outcome.PASS)
 
+_FEW = 3
+
 
 @dataclass(frozen=True, slots=True)
 class Family:
@@ -38,10 +40,18 @@ class Family:
         return f"{label}: {message.removeprefix(self.first.subject).lstrip(': ')}"
 
 
-def families(findings: Iterable[Finding]) -> tuple[Family, ...]:
-    """Families by outcome, worst first; order within an outcome is the diagnosis's."""
+def families(findings: Iterable[Finding], tensors: Collection[str]) -> tuple[Family, ...]:
+    """Families by outcome, worst first; order within an outcome is the diagnosis's.
+
+    Tensors always gather; stages and other subjects, whose numbers differ, only when they are many.
+    """
     gathered: dict[tuple[str, Outcome], list[Finding]] = {}
     for finding in findings:
         gathered.setdefault((finding.rule, finding.outcome), []).append(finding)
-    ordered = sorted(gathered.items(), key=lambda entry: _ORDER.index(entry[0][1]))
-    return tuple(Family(tuple(members)) for _, members in ordered)
+    result: list[Family] = []
+    for members in gathered.values():
+        if len(members) > _FEW or all(f.subject in tensors for f in members):
+            result.append(Family(tuple(members)))
+        else:
+            result += [Family((f,)) for f in members]
+    return tuple(sorted(result, key=lambda family: _ORDER.index(family.first.outcome)))

@@ -48,7 +48,7 @@ def _cells(values: tuple[str, ...], tag: str) -> str:
 def _findings(report: Report) -> str:
     tensors = report.diagnosis.groups.tensors
     items = []
-    for family in families(report.diagnosis.findings):
+    for family in families(report.diagnosis.findings, tensors):
         remedy = f" <b>{for_html(family.first.remedy)}</b>" if family.first.remedy else ""
         outcome = for_html(family.first.outcome.value)
         items.append(f"<li>{outcome}: {for_html(family.text(tensors))}{remedy}</li>")

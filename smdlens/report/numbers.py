@@ -18,7 +18,8 @@ def humanised(value: float) -> str:
     for size, unit in _UNITS:
         scaled = value / size
         if scaled >= (1.0 if unit == "k" else 0.5):
-            return f"{scaled:.1f}{unit}" if scaled < 9.95 else f"{scaled:,.0f}{unit}"
+            digits = f"{scaled:.1f}".removesuffix(".0") if scaled < 9.95 else f"{scaled:,.0f}"
+            return digits + unit
     return f"{value:.0f}"
 
 

@@ -11,11 +11,7 @@ import polars as pl
 
 from smdlens.diagnosis.records import Decay, Diagnosis, Stage
 from smdlens.report.frames import decay_frame, stage_frame
-from smdlens.vocabulary import HELD_STATES, NOT_HELD_STATES, Role, State
-
-INVARIANT_ROLES = frozenset(
-    {Role.SCALE_INVARIANT, Role.PARTLY_SCALE_INVARIANT, Role.JOINTLY_SCALE_INVARIANT}
-)
+from smdlens.vocabulary import HELD_STATES, INVARIANT_ROLES, NOT_HELD_STATES, State
 
 
 @dataclass(frozen=True, slots=True)

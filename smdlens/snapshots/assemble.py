@@ -66,7 +66,7 @@ def assemble(
     trees = find_trees(raw.root)
     optimizers = find_optimizers(raw.root)
     tree, note, chosen, notes = _choose(raw, trees, optimizers, weights_key, subject)
-    with ScalarReader() as numbers:
+    with ScalarReader(raw.stamps) as numbers:
         plain = PlainConverter(numbers, limits)
         record: OptimizerRecord | None = None
         if chosen is not None:
@@ -96,6 +96,7 @@ def assemble(
         trees=tuple((t.key, len(t.tensors), t.averaged) for t in trees),
         optimizer=record,
         scalars=scalars,
+        stamps=raw.stamps,
     )
     return Assembled(snapshot, position, notes)
 

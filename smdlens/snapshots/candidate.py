@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
-from smdlens.containers.files import open_regular
+from smdlens.containers.files import FileStamp, open_regular
 from smdlens.containers.limits import Limits
 
 HEAD_BYTES = 512
@@ -40,12 +41,14 @@ class RawCheckpoint:
         root: Nested dicts, lists and plain values; tensors are `PickledTensor` or `TensorRef`,
             foreign objects `Opaque`.
         files: Files it consists of.
+        stamps: Path of each file with tensor bytes -> its stamp while the headers were read.
         ordered: Whether tensors come in the model's own order (a safetensors file sorts them).
     """
 
     format: str
     root: Any
     files: tuple[Path, ...]
+    stamps: Mapping[str, FileStamp]
     ordered: bool = True
 
 

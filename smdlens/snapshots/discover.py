@@ -17,6 +17,8 @@ from smdlens.snapshots.steps import is_copy_name, natural_key, position_of_name
 from smdlens.vocabulary import SkipReason
 
 _DEPTH = 3
+# No format can be told from fewer bytes, and no checkpoint is as small.
+_SMALLEST = 64
 _CHECKPOINT_SUFFIX = re.compile(
     r"\.(?:pt|pth|ckpt|bin|safetensors|tar|th|pkl|pt2|h5|keras|npz|msgpack|index|onnx|gguf|"
     r"pdparams|params)(?![A-Za-z0-9])",
@@ -198,13 +200,13 @@ def _file(found: Discovery, path: Path, *, insist: bool) -> None:
     try:
         candidate = look(path)
     except SnapshotError as error:
-        if looks:
+        if looks and (insist or os.path.lexists(path)):
             found.skip(path, SkipReason.UNREADABLE, str(error))
         return
     if reader_for(candidate) is not None:
         found.add(path)
-    elif looks and candidate.size == 0:
-        found.skip(path, SkipReason.UNFINISHED, "the file is empty")
+    elif looks and candidate.size < _SMALLEST:
+        found.skip(path, SkipReason.UNFINISHED, f"the file has only {candidate.size} bytes")
     elif looks:
         found.skip(path, SkipReason.NOT_A_CHECKPOINT, "not a format that smdlens reads")
 

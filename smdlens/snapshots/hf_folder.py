@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from smdlens.containers.files import contained
+from smdlens.containers.files import FileStamp, contained
 from smdlens.containers.json_header import read_json
 from smdlens.containers.limits import Limits
 from smdlens.errors import SnapshotCorruptError
@@ -35,6 +35,7 @@ _PARTS = {
 _TRAINER_STATE = "trainer_state.json"
 # What Trainer writes between the weights and trainer_state.json.
 _TRAINER_PARTS = ("optimizer.pt", "scheduler.pt", "rng_state.pth")
+_Weights = tuple[Mapping[str, Any], list[Path], dict[str, FileStamp], bool]
 _TORCH_READERS: tuple[Reader, ...] = (TorchZipReader(), TorchLegacyReader())
 
 
@@ -51,17 +52,19 @@ class HfFolderReader:
         """Read the weights' headers and the small files beside them."""
         folder = candidate.path
         weights = next(name for name in _WEIGHTS if name in candidate.names)
-        tensors, files, ordered = _weights(folder, weights, limits)
+        tensors, files, stamps, ordered = _weights(folder, weights, limits)
         root: dict[str, Any] = {"model": tensors}
         for name, key in _PARTS.items():
             if name in candidate.names and key not in root:
-                root[key] = _torch_file(folder / name, limits)
+                part = _torch_file(folder / name, limits)
+                root[key] = part.root
                 files.append(folder / name)
+                stamps |= part.stamps
         if _TRAINER_STATE in candidate.names:
             path = folder / _TRAINER_STATE
             root["trainer_state"] = read_json(str(path), limits=limits, allow_nan=True)
             files.append(path)
-        return RawCheckpoint(self.name, root, tuple(files), ordered)
+        return RawCheckpoint(self.name, root, tuple(files), stamps, ordered)
 
 
 def is_unfinished(candidate: Candidate, trained_by_trainer: bool) -> bool:
@@ -86,14 +89,13 @@ def _weights(folder: Path, name: str, limits: Limits) -> tuple[Mapping[str, Any]
     if name.endswith(".index.json"):
         return _sharded(folder, path, limits)
     if name.endswith(".safetensors"):
-        tensors, _ = read_header(path, limits)
-        return tensors, [path], False
-    return _flat(_torch_file(path, limits)), [path], True
+        tensors, _, stamps = read_header(path, limits)
+        return tensors, [path], stamps, False
+    raw = _torch_file(path, limits)
+    return _flat(raw), [path], dict(raw.stamps), True
 
 
-def _sharded(
-    folder: Path, index: Path, limits: Limits
-) -> tuple[Mapping[str, Any], list[Path], bool]:
+def _sharded(folder: Path, index: Path, limits: Limits) -> _Weights:
     content = read_json(str(index), limits=limits)
     weight_map = content.get("weight_map") if isinstance(content, dict) else None
     if not isinstance(weight_map, dict) or not all(isinstance(v, str) for v in weight_map.values()):
@@ -108,13 +110,17 @@ def _sharded(
         )
     shards: dict[str, Mapping[str, Any]] = {}
     files = [index]
+    stamps: dict[str, FileStamp] = {}
     for name in names:
         path = contained(folder, name, subject=str(index))
         files.append(path)
         if name.endswith(".safetensors"):
-            shards[name] = read_header(path, limits)[0]
+            shards[name], _, stamp = read_header(path, limits)
+            stamps |= stamp
         else:
-            shards[name] = _flat(_torch_file(path, limits))
+            raw = _torch_file(path, limits)
+            shards[name] = _flat(raw)
+            stamps |= raw.stamps
     tensors: dict[str, Any] = {}
     for tensor, name in weight_map.items():
         if tensor not in shards[name]:
@@ -124,18 +130,18 @@ def _sharded(
                 found=name[:200],
             )
         tensors[tensor] = shards[name][tensor]
-    return tensors, files, False
+    return tensors, files, stamps, False
 
 
-def _torch_file(path: Path, limits: Limits) -> Any:
+def _torch_file(path: Path, limits: Limits) -> RawCheckpoint:
     candidate = candidate_file(path)
     for reader in _TORCH_READERS:
         if reader.recognises(candidate):
-            return reader.read(candidate, limits).root
+            return reader.read(candidate, limits)
     raise SnapshotCorruptError("not a file written by torch.save", subject=str(path))
 
 
-def _flat(root: Any) -> Mapping[str, Any]:
-    if isinstance(root, Mapping):
-        return {k: v for k, v in root.items() if isinstance(k, str) and is_tensor(v)}
-    raise SnapshotCorruptError("not a mapping of names to tensors")
+def _flat(raw: RawCheckpoint) -> Mapping[str, Any]:
+    if isinstance(raw.root, Mapping):
+        return {k: v for k, v in raw.root.items() if isinstance(k, str) and is_tensor(v)}
+    raise SnapshotCorruptError("not a mapping of names to tensors", subject=str(raw.files[0]))

@@ -10,7 +10,7 @@ from smdlens.snapshots.name_matching import Match, match_parameters
 from smdlens.snapshots.records import GroupRecord, OptimizerRecord, TensorRef
 from smdlens.snapshots.resolve import is_tensor, tensor_ref
 from smdlens.snapshots.scalars import PlainConverter, ScalarReader
-from smdlens.snapshots.weight_trees import RawTree, children, is_optimizer
+from smdlens.snapshots.weight_trees import RawTree, containers, optimizer_of
 from smdlens.vocabulary import Slot
 
 _SLOTS = {
@@ -19,22 +19,15 @@ _SLOTS = {
     "exp_avg_sq": Slot.SECOND_MOMENT,
     "max_exp_avg_sq": Slot.MAX_SECOND_MOMENT,
 }
-_DEPTH = 3
 
 
-def find_optimizers(root: Any, key: str = "", depth: int = _DEPTH) -> list[tuple[str, Any, str]]:
+def find_optimizers(root: Any) -> list[tuple[str, Any, str]]:
     """(dotted key, state dict, class name or "") of every optimizer in a raw tree."""
-    name = ""
-    value = root
-    if type(root) is Opaque and is_optimizer(root.state):
-        value, name = root.state, root.name
-    if is_optimizer(value):
-        return [(key, value, name)]
-    found: list[tuple[str, Any, str]] = []
-    if depth > 0:
-        for part, item in children(root):
-            if isinstance(item, (Mapping, list, tuple)) or type(item) is Opaque:
-                found += find_optimizers(item, f"{key}.{part}" if key else part, depth - 1)
+    found = []
+    for key, value in containers(root, stop=lambda value: optimizer_of(value) is not None):
+        held = optimizer_of(value)
+        if held is not None:
+            found.append((key, held, value.name if type(value) is Opaque else ""))
     return found
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 from smdlens.containers.limits import DEFAULT_LIMITS, Limits
@@ -36,9 +37,9 @@ def reader_for(candidate: Candidate) -> Reader | None:
     return next((r for r in READERS if r.recognises(candidate)), None)
 
 
-def read_checkpoint(path: Path, limits: Limits = DEFAULT_LIMITS) -> RawCheckpoint:
+def read_checkpoint(path: str | os.PathLike[str], limits: Limits = DEFAULT_LIMITS) -> RawCheckpoint:
     """Read one checkpoint file or folder; raises a subclass of `SnapshotError`."""
-    candidate = look(path)
+    candidate = look(Path(path))
     reader = reader_for(candidate)
     if reader is not None:
         return reader.read(candidate, limits)

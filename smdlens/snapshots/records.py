@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from smdlens.containers.files import FileStamp
 from smdlens.vocabulary import SkipReason
 
 # Storage width in bytes by dtype name; names are torch's without the `torch.` prefix.
@@ -141,6 +142,8 @@ class Snapshot:
         scalars: Everything else in the file that is plain data (numbers, strings, lists, dicts):
             `lr_scheduler`, `args`, `hyper_parameters`, `epoch`, ...; foreign objects appear as
             the dict of their state. Hostile content is possible: treat as data only.
+        stamps: Path of each file with tensor bytes -> its stamp when the headers were read; bytes
+            read from a file whose stamp differs may belong to other tensors.
     """
 
     step: int | None
@@ -154,6 +157,7 @@ class Snapshot:
     trees: tuple[tuple[str, int, bool], ...]
     optimizer: OptimizerRecord | None
     scalars: Mapping[str, Any] = field(default_factory=dict)
+    stamps: Mapping[str, FileStamp] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,7 +9,7 @@ import math
 from pathlib import Path
 from typing import Any
 
-from smdlens.containers.files import RegularFile, reading
+from smdlens.containers.files import FileStamp, RegularFile, reading
 from smdlens.containers.json_header import parse_json
 from smdlens.containers.limits import Limits
 from smdlens.errors import (
@@ -43,20 +43,23 @@ class SafetensorsReader:
 
     def read(self, candidate: Candidate, limits: Limits) -> RawCheckpoint:
         """Read the header; the metadata strings appear beside the tensors."""
-        tensors, metadata = read_header(candidate.path, limits)
+        tensors, metadata, stamps = read_header(candidate.path, limits)
         root: dict[str, Any] = {"": tensors, METADATA: metadata} if metadata else {"": tensors}
-        return RawCheckpoint(self.name, root, (candidate.path,), ordered=False)
+        return RawCheckpoint(self.name, root, (candidate.path,), stamps, ordered=False)
 
 
-def read_header(path: Path, limits: Limits) -> tuple[dict[str, TensorRef], dict[str, str]]:
-    """Tensors and metadata of one file.
+def read_header(
+    path: Path, limits: Limits
+) -> tuple[dict[str, TensorRef], dict[str, str], dict[str, FileStamp]]:
+    """Tensors, metadata and stamp of one file.
 
     Raises:
         SnapshotTruncatedError, SnapshotCorruptError, SnapshotUnsafeError,
         SnapshotUnsupportedError: See the messages.
     """
     with reading(path) as file:
-        return _parse(file, limits)
+        tensors, metadata = _parse(file, limits)
+    return tensors, metadata, {file.path: file.stamp}
 
 
 def _parse(file: RegularFile, limits: Limits) -> tuple[dict[str, TensorRef], dict[str, str]]:

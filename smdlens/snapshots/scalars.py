@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import struct
+from collections.abc import Mapping
 from types import TracebackType
 from typing import Any
 
-from smdlens.containers.files import RegularFile, open_regular
+from smdlens.containers.files import FileStamp, RegularFile, open_regular
 from smdlens.containers.inert_values import (
     InlineArray,
     NumpyDtype,
@@ -32,7 +33,8 @@ _SMALL_BYTES = 64
 class ScalarReader:
     """Reads single numbers out of tensors on disk; keeps the files it needs open meanwhile."""
 
-    def __init__(self) -> None:
+    def __init__(self, stamps: Mapping[str, FileStamp]) -> None:
+        self._stamps = stamps
         self._files: dict[str, RegularFile] = {}
 
     def __enter__(self) -> ScalarReader:
@@ -62,6 +64,7 @@ class ScalarReader:
         file = self._files.get(extent.path)
         if file is None:
             file = self._files[extent.path] = open_regular(extent.path)
+            file.check_unchanged(self._stamps.get(extent.path))
         return file.read(extent.offset, min(extent.nbytes, _SMALL_BYTES))
 
     @staticmethod

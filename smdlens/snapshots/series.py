@@ -13,6 +13,7 @@ from smdlens.errors import (
     NothingToAnalyseError,
     SnapshotChangedError,
     SnapshotError,
+    SnapshotMissingError,
     SnapshotTruncatedError,
 )
 from smdlens.snapshots.assemble import Assembled, AveragedOnlyError, NoWeightsError, assemble
@@ -121,7 +122,7 @@ def _open_all(
             wrong_key = error
             skipped.append(Skipped(ref.label, SkipReason.DIFFERENT_TENSORS, error.describe()))
         except SnapshotError as error:
-            skipped.append(Skipped(ref.label, _reason(error), error.describe()))
+            skipped.append(Skipped(ref.label, _reason(error, ref), error.describe()))
             if isinstance(error, SnapshotTruncatedError):
                 cut_short.add(ref.label)
         else:
@@ -141,11 +142,13 @@ def _open(ref: CheckpointRef, root: Path, weights_key: str | None, limits: Limit
     return assemble(raw, files, ref.names, weights_key, limits)
 
 
-def _reason(error: SnapshotError) -> SkipReason:
+def _reason(error: SnapshotError, ref: CheckpointRef) -> SkipReason:
     if isinstance(error, AveragedOnlyError):
         return SkipReason.AVERAGED
     if isinstance(error, NoWeightsError):
         return SkipReason.NOT_A_CHECKPOINT
+    if isinstance(error, SnapshotMissingError) and not ref.path.exists():
+        return SkipReason.UNFINISHED  # a trainer that keeps the last few has deleted it
     if isinstance(error, SnapshotTruncatedError | SnapshotChangedError):
         return SkipReason.UNFINISHED
     return SkipReason.UNREADABLE

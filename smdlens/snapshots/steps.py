@@ -26,7 +26,8 @@ _STEP = re.compile(
 )
 _EPOCH = re.compile(rf"{_WORD}(?:epochs?|ep)[=_\-]?(\d{{1,9}}){_TAIL}")
 _NUMBER = re.compile(
-    r"(?:.*(?:[_\-= ]|(?<!\d)\.)|(?:ckpt|checkpoint|model|snapshot|weights|state|net|save))?(\d{1,15})"
+    r"(?:.*(?:[_\-= ]|(?<!\d)\.)|(?:ckpt|checkpoint|model|snapshot|weights|state|net|save))?"
+    r"(\d{1,15})"
 )
 COPY_NAME = re.compile(
     rf"{_WORD}(?:latest|last|best|final|current|resume|newest|model_best)(?:[^a-z].*)?"
@@ -110,10 +111,9 @@ def position_of(
     done = _epochs_done(root, epoch, numbers)
     for name in names:
         read = position_of_name(name)
-        if read.step is not None:
-            return Position(read.step, _first(epoch, read.epoch), f"name {name!r}", done)
-        if read.epoch is not None:
-            return Position(None, _first(epoch, read.epoch), f"name {name!r}", done)
+        if read.step is not None or read.epoch is not None:
+            named = _first(epoch, read.epoch)
+            return Position(read.step, named, f"name {name!r}", _first(done, read.epoch))
         if read.number is not None:
             if epoch is not None and abs(read.number - epoch) <= 1:
                 return Position(None, epoch, epoch_source, done)

@@ -39,7 +39,7 @@ class TorchLegacyReader:
         """Read the pickles, then walk over the storages' counts."""
         with reading(candidate.path) as file:
             root = _read(file, limits)
-        return RawCheckpoint(self.name, root, (candidate.path,))
+        return RawCheckpoint(self.name, root, (candidate.path,), {file.path: file.stamp})
 
 
 class LegacyStorages:

@@ -34,7 +34,7 @@ class TorchZipReader:
             return False
         length = int.from_bytes(head[26:28], "little")
         _, slash, entry = head[30 : 30 + length].partition(b"/")
-        return length > len(head) - 30 or (slash != b"" and entry.startswith(_FIRST_ENTRIES))
+        return slash != b"" and entry.startswith(_FIRST_ENTRIES)
 
     def read(self, candidate: Candidate, limits: Limits) -> RawCheckpoint:
         """Read directory and pickle; storages stay where they are."""
@@ -64,7 +64,7 @@ class TorchZipReader:
                 raise SnapshotCorruptError(
                     "the pickle inside the archive has no end", subject=file.path
                 ) from error
-        return RawCheckpoint(self.name, root, (candidate.path,))
+        return RawCheckpoint(self.name, root, (candidate.path,), {file.path: file.stamp})
 
 
 class _Storages:

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from collections import deque
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, replace
 from typing import Any
 
 from smdlens.containers.inert_values import Opaque
@@ -70,13 +71,16 @@ def is_buffer(name: str) -> bool:
     return name.rpartition(".")[2] in _BUFFER_SUFFIXES
 
 
-def is_optimizer(value: Any) -> bool:
-    """Whether a mapping is the state dict of a torch optimizer."""
-    return (
-        isinstance(value, Mapping)
-        and isinstance(value.get("param_groups"), (list, tuple))
-        and isinstance(value.get("state"), Mapping)
-    )
+def optimizer_of(value: Any) -> Mapping[str, Any] | None:
+    """The torch optimizer's state dict that a value is, or holds as a pickled optimizer."""
+    held = value.state if type(value) is Opaque else value
+    if (
+        isinstance(held, Mapping)
+        and isinstance(held.get("param_groups"), (list, tuple))
+        and isinstance(held.get("state"), Mapping)
+    ):
+        return held
+    return None
 
 
 def children(value: Any) -> Iterator[tuple[str, Any]]:
@@ -94,38 +98,57 @@ def children(value: Any) -> Iterator[tuple[str, Any]]:
             yield str(index), item
 
 
+def containers(
+    root: Any, depth: int = _DEPTH, *, stop: Callable[[Any], bool]
+) -> Iterator[tuple[str, Any]]:
+    """Dotted key and value of every dict, list and foreign object, nearest first, each once.
+
+    Args:
+        root: Where to start; its own key is empty.
+        depth: Levels below the root.
+        stop: Whether to leave out what is inside a value.
+    """
+    queue: deque[tuple[str, Any, int]] = deque([("", root, 0)])
+    # Shared and cyclic structures would otherwise be walked once per path to them.
+    seen = {id(root)}
+    while queue:
+        key, value, level = queue.popleft()
+        yield key, value
+        if level == depth or stop(value):
+            continue
+        for name, item in children(value):
+            nested = isinstance(item, (Mapping, list, tuple)) or type(item) is Opaque
+            if nested and id(item) not in seen:
+                seen.add(id(item))
+                queue.append((f"{key}.{name}" if key and name else key or name, item, level + 1))
+
+
 def find_trees(root: Any) -> list[RawTree]:
     """Every mapping with floating-point tensors down to three levels, optimizers left out."""
     found: list[RawTree] = []
-    _collect(root, "", _DEPTH, found)
-    keys = {tree.key for tree in found}
-    if any(_last(key) == "student" for key in keys):
+    for key, value in containers(root, stop=_ends_search):
+        if optimizer_of(value) is not None:
+            continue
+        if type(value) is Opaque:
+            tensors = module_tensors(value)
+        elif isinstance(value, Mapping):
+            tensors = {k: v for k, v in value.items() if isinstance(k, str) and is_tensor(v)}
+        else:
+            continue
+        if any(v.dtype in MEASURED_DTYPES and v.shape for v in tensors.values()):
+            found.append(_tree(key, tensors))
+    if any(_last(tree.key) == "student" for tree in found):
         # Self-distillation: the teacher is a moving average of the student.
-        found = [
-            RawTree(t.key, t.tensors, t.original, t.averaged or _last(t.key) == "teacher")
-            for t in found
-        ]
+        found = [replace(t, averaged=True) if _last(t.key) == "teacher" else t for t in found]
     return found
+
+
+def _ends_search(value: Any) -> bool:
+    return optimizer_of(value) is not None or (type(value) is Opaque and is_module(value))
 
 
 def _last(key: str) -> str:
     return key.rpartition(".")[2]
-
-
-def _collect(value: Any, key: str, depth: int, found: list[RawTree]) -> None:
-    if is_optimizer(value):
-        return
-    if type(value) is Opaque and (module := module_tensors(value)):
-        found.append(_tree(key, module))
-        return
-    if isinstance(value, Mapping):
-        tensors = {k: v for k, v in value.items() if isinstance(k, str) and is_tensor(v)}
-        if any(v.dtype in MEASURED_DTYPES and v.shape for v in tensors.values()):
-            found.append(_tree(key, tensors))
-    if depth > 0:
-        for name, item in children(value):
-            if isinstance(item, (Mapping, list, tuple)) or type(item) is Opaque:
-                _collect(item, f"{key}.{name}" if key and name else key or name, depth - 1, found)
 
 
 def _tree(key: str, tensors: Mapping[str, Any]) -> RawTree:
@@ -139,23 +162,33 @@ def _tree(key: str, tensors: Mapping[str, Any]) -> RawTree:
     )
 
 
-def module_tensors(value: Opaque, prefix: str = "", depth: int = 32) -> dict[str, Any]:
-    """Parameters and buffers of a pickled or scripted `nn.Module`, by their dotted names."""
-    state = value.state
-    if depth < 0 or type(state) is not dict:
-        return {}
-    if "_modules" in state:
-        own = [*children(state.get("_parameters")), *children(state.get("_buffers"))]
-        inner = children(state["_modules"])
-    elif value.module.startswith("__torch__"):  # TorchScript keeps all of them as attributes
-        own = list(children(state))
-        inner = iter(own)
-    else:
-        return {}
-    result = {prefix + name: item for name, item in own if is_tensor(item)}
-    for name, item in inner:
-        if type(item) is Opaque:
-            result.update(module_tensors(item, f"{prefix}{name}.", depth - 1))
+def is_module(value: Opaque) -> bool:
+    """Whether a foreign object is a pickled or scripted `nn.Module`."""
+    return type(value.state) is dict and (
+        "_modules" in value.state or value.module.startswith("__torch__")
+    )
+
+
+def module_tensors(root: Opaque) -> dict[str, Any]:
+    """Parameters and buffers of a module, by their dotted names, in the module's order."""
+    result: dict[str, Any] = {}
+    pending: list[tuple[str, Any]] = [("", root)]
+    seen: set[int] = set()
+    while pending:
+        prefix, value = pending.pop()
+        if is_tensor(value):
+            result[prefix] = value
+            continue
+        if type(value) is not Opaque or not is_module(value) or id(value) in seen:
+            continue
+        seen.add(id(value))
+        state = value.state
+        if "_modules" in state:
+            places = [state.get("_parameters"), state.get("_buffers"), state["_modules"]]
+        else:  # TorchScript keeps all of them as attributes
+            places = [state]
+        inner = [item for place in places for item in children(place)]
+        pending += [(f"{prefix}.{n}" if prefix else n, item) for n, item in reversed(inner)]
     return result
 
 

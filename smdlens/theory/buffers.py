@@ -35,7 +35,7 @@ def step_energy_with_buffers(
     (1 + a) sum lr_t^2 |v_t|^2 = (1 - a)(W1 - W0) + 2 c sum lr_t (decay_t + kappa_t) W_t
     - 2 a (lr_last B1 - lr_first B0 - sum_t (lr_t - lr_(t-1)) B_t), the last sum over 0 < t < n. For
     a piecewise constant rate it has one term per jump, whose B = <w, v'> no snapshot holds: pass an
-    estimate (`shooting.initial_moments`) as `jump_work`. Derived in docs/theory.md §6
+    estimate (`shooting.initial_moments`) as `jump_work`. Derived in docs/theory.md §2
     [smdlens-theory].
 
     Args:
@@ -95,7 +95,7 @@ def mean_turn2_with_buffers(
 
     The norm balance (1-a)(W1 - W0) = (1+a) lr^2 sum |v|^2 - 2 lr decay sum W + 2 a lr (B1 - B0) of
     heavy ball holds for any gradient; only sum W is interpolated (geometrically) and the radial
-    part taken out. The exact form behind [Wan2021, Thm 2-3], derived in docs/theory.md §6
+    part taken out. The exact form behind [Wan2021, Thm 2-3], derived in docs/theory.md §2
     [smdlens-theory].
 
     Args:
@@ -126,7 +126,7 @@ def mean_turn2_plain_sgd(W0: Real, W1: Real, n: Real, log_decay_sum: Real) -> Ar
 
     Exact: sum ln(1 + tan^2 Delta_t) = ln(W1 / W0) - 2 sum ln(1 - lr_t (decay + kappa)), any
     schedule, any gradient; the mean of the left-hand side is turned into the chord of one equal
-    step. The exact form behind [Wan2021, Thm 1], derived in docs/theory.md §6 [smdlens-theory].
+    step. The exact form behind [Wan2021, Thm 1], derived in docs/theory.md §2 [smdlens-theory].
 
     Args:
         W0: |w|^2 at the first snapshot.
@@ -149,7 +149,7 @@ def last_step_angle(w2: Real, wv: Real, v2: Real, lr: Real) -> Array:
     The weights before were along w + lr v (heavy ball with the raw rate and buffer; Adam and AdamW
     with v the direction mhat / (sqrt(vhat) + eps): decoupled decay only rescales them), so
     Delta = atan2(lr sqrt(|w|^2 |v|^2 - <w, v>^2), |w|^2 + lr <w, v>). The angular update of
-    [Wan2021, Def 3], derived in docs/theory.md §6 [smdlens-theory].
+    [Wan2021, Def 3], derived in docs/theory.md §3 [smdlens-theory].
 
     Args:
         w2: |w|^2 of the checkpoint.

@@ -7,6 +7,7 @@ which it ends on the measured norm. Derivation: docs/theory.md §7.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -15,10 +16,10 @@ from numpy.typing import NDArray
 from smdlens.theory.arrays import Array, Flags, Real, as_float64, as_floats
 from smdlens.theory.closed_form import trend_moments
 from smdlens.theory.moments import UpdateRule
+from smdlens.theory.root_search import find_roots
 from smdlens.theory.trajectory import End, Indices, Schedule, run
 
 TOLERANCE = 1e-12
-MAX_EVALUATIONS = 60
 
 
 @dataclass(frozen=True, slots=True)
@@ -150,7 +151,7 @@ def shoot(
         given = np.broadcast_to(as_float64(guess), batch).reshape(-1)[which]
         G[which] = np.where(np.isfinite(given) & (given > 0.0), given, G[which])
     with np.errstate(over="ignore", divide="ignore", invalid="ignore"):
-        below, evaluations = _solve(rule, intervals, G, W0, W1, which)
+        G, below, evaluations = find_roots(_miss(rule, intervals, W1), G, which, TOLERANCE)
         return _record(intervals, G, W1, counts, which, below, evaluations, batch)
 
 
@@ -177,10 +178,8 @@ def _closed_form_guess(
     counts: NDArray[np.int64],
     which: Indices,
 ) -> Array:
-    """G from the steady-trend formula at the mean rate, floored well above 0."""
-    rate, pull, shrink = (
-        np.broadcast_to(x.mean(axis=0), batch).reshape(-1)[which] for x in (lr, coupled, decoupled)
-    )
+    """G from the steady-trend formula at typical rates, floored well above 0."""
+    rate, pull, shrink = (_typical(x, batch, counts, which) for x in (lr, coupled, decoupled))
     s = np.log(W1[which] / W0[which]) / counts[which]
     with np.errstate(all="ignore"):
         trend = trend_moments(rule, s, rate, pull, shrink)
@@ -193,60 +192,27 @@ def _closed_form_guess(
     return np.where(np.isfinite(guess) & (guess > 0.0), guess, 1.0)
 
 
-def _solve(
-    rule: UpdateRule,
-    intervals: _Intervals,
-    G: Array,
-    W0: Array,
-    W1: Array,
-    which: Indices,
-) -> tuple[Flags, NDArray[np.int64]]:
-    """Improve G in place on the intervals `which`; returns who is below resolution, and the cost.
+def _typical(
+    values: Array, batch: tuple[int, ...], counts: NDArray[np.int64], which: Indices
+) -> Array:
+    """Mean of the first, middle and last value of each interval's own updates."""
+    rows = values.reshape(len(values), -1)
+    columns = np.arange(rows.shape[1]).reshape(values.shape[1:])
+    column = np.broadcast_to(columns, batch).reshape(-1)[which]
+    last = np.minimum(counts[which], len(rows)) - 1
+    return np.asarray((rows[0, column] + rows[last // 2, column] + rows[last, column]) / 3.0)
 
-    Bracketed secants on f(G) = (W_end / W1)^(m/2) - 1, nearly linear in G.
-    """
-    size = len(G)
-    half_power = rule.norm_power / 2
-    below = np.zeros(size, dtype=bool)
-    evaluations = np.zeros(size, dtype=np.int64)
 
-    def miss(at: Array, who: Indices) -> Array:
-        evaluations[who] += 1
-        ended = intervals.run(at, who, record=False).W
+def _miss(rule: UpdateRule, intervals: _Intervals, W1: Array) -> Callable[[Array, Indices], Array]:
+    """How far a G misses: (W_end / W1)^(m/2) - 1, nearly linear in G."""
+
+    def miss(G: Array, who: Indices) -> Array:
+        ended = intervals.run(G, who, record=False).W
         # a norm that overflowed is far too large, not unknown
         ended = np.where(np.isnan(ended), np.inf, ended)
-        return np.asarray((ended / W1[who]) ** half_power - 1.0)
+        return np.asarray((ended / W1[who]) ** (rule.norm_power / 2) - 1.0)
 
-    low, high = np.zeros(size), np.full(size, np.inf)
-    f_low, f_high = np.full(size, np.nan), np.full(size, np.nan)
-    f_low[which] = miss(low, which)
-    below[which] = f_low[which] >= 0.0
-    G[below] = 0.0
-    active: Indices = which[f_low[which] < 0.0]
-    x, fx = low.copy(), f_low.copy()
-    trial = G.copy()
-    for _ in range(MAX_EVALUATIONS):
-        if not len(active):
-            break
-        at = trial[active]
-        value = miss(trial, active)
-        x_before, f_before = x[active], fx[active]
-        x[active], fx[active], G[active] = at, value, at
-        negative = value < 0.0
-        low[active] = np.where(negative, at, low[active])
-        f_low[active] = np.where(negative, value, f_low[active])
-        high[active] = np.where(negative, high[active], at)
-        f_high[active] = np.where(negative, f_high[active], value)
-        step = value * (at - x_before) / (value - f_before)
-        lo, hi = low[active], high[active]
-        better = at - step
-        fallback = np.where(np.isfinite(hi), np.where(lo > 0, np.sqrt(lo * hi), hi / 8), at * 8)
-        inside = (better > lo) & (better < hi) & (better <= at * 1e3)
-        trial[active] = np.where(inside, better, fallback)
-        settled = np.abs(value) <= half_power * TOLERANCE
-        pinned = np.isfinite(hi) & (hi - lo <= 4e-16 * hi)
-        active = active[~(settled | pinned)]
-    return below, evaluations
+    return miss
 
 
 def _record(

@@ -86,7 +86,9 @@ def run(
     decoupled: Schedule | None,
     record: bool,
 ) -> End:
-    """Run every interval through its own number of updates; derived in docs/theory.md §4.
+    """Run every interval through its own number of updates.
+
+    Derived in docs/theory.md §4 [smdlens-theory].
 
     Args:
         rule: The optimizer.

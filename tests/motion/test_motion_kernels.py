@@ -7,12 +7,10 @@ from collections.abc import Callable
 from pathlib import Path
 
 import mpmath
-import numpy as np
 import pytest
 import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from motion_helpers import Saved, groups_of, hyper_of, symmetry_of, write_series
 
 from smdlens.motion.files import FilePool
 from smdlens.motion.layout import Layout, blocks
@@ -96,3 +94,90 @@ def test_angle_agrees_with_mpmath(
         return  # what float64 rounding of b alone leaves is below what any sum can resolve
     assert abs(got / exact - 1) < limit
     assert abs(sums.chord.total_chord2()[0] / chord2 - 1) < 2 * limit
+
+
+SEEDS = st.integers(0, 2**31)
+SETTINGS = settings(
+    max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+)
+Draw = Callable[..., object]
+
+
+@st.composite
+def pairs(draw: Draw) -> tuple[torch.Tensor, torch.Tensor, Layout]:
+    """Two float32 tensors of one small layout, at any angle and norm ratio."""
+    shape = tuple(draw(st.integers(1, 6)) for _ in range(3))
+    n = math.prod(shape)  # type: ignore[arg-type]
+    angle = 10 ** draw(st.floats(-7, 0.4))  # type: ignore[operator]
+    growth = draw(st.floats(-0.5, 1.0))
+    if n < 2:
+        angle = 0.0
+    a, b = rotated(max(n, 2), angle, growth, draw(SEEDS), torch.float32)
+    return a[:n].clone(), b[:n].clone(), Layout(*shape)
+
+
+@SETTINGS
+@given(pair=pairs(), size=st.integers(1, 220))
+def test_chord_is_exact_for_any_cut(
+    tmp_path: Path, pair: tuple[torch.Tensor, torch.Tensor, Layout], size: int
+) -> None:
+    a, b, layout = pair
+    sums = pair_sums(a, b, layout, size, tmp_path)
+    chord2, exact = exact_chord2(a, b)
+    # Absolute, because two float32 vectors may be parallel but for their last digits.
+    limit = 2e-12 if exact >= 1e-6 else 2e-9
+    norm2 = float(b.double().square().sum())
+    assert abs(sums.chord.total_chord2()[0] - chord2) <= limit * chord2 + 1e-30 * norm2
+
+
+@SETTINGS
+@given(pair=pairs(), size=st.integers(1, 220), power=st.integers(-20, 20))
+def test_scaling_either_end_by_a_power_of_two_scales_the_chord(
+    tmp_path: Path, pair: tuple[torch.Tensor, torch.Tensor, Layout], size: int, power: int
+) -> None:
+    a, b, layout = pair
+    base = pair_sums(a, b, layout, size, tmp_path).chord.total_chord2()[0]
+    first = pair_sums(a * 2.0**power, b, layout, size, tmp_path).chord.total_chord2()[0]
+    second = pair_sums(a, b * 2.0**power, layout, size, tmp_path).chord.total_chord2()[0]
+    tiny = 1e-29 * float(b.double().square().sum())
+    assert first == pytest.approx(base, rel=1e-9, abs=tiny)
+    assert second == pytest.approx(base * 4.0**power, rel=1e-9, abs=tiny * 4.0**power)
+
+
+@SETTINGS
+@given(pair=pairs(), size=st.integers(1, 220), seed=SEEDS)
+def test_permuting_elements_changes_nothing(
+    tmp_path: Path, pair: tuple[torch.Tensor, torch.Tensor, Layout], size: int, seed: int
+) -> None:
+    a, b, layout = pair
+    order = torch.randperm(a.numel(), generator=torch.Generator().manual_seed(seed))
+    base = pair_sums(a, b, layout, size, tmp_path).chord
+    mixed = pair_sums(a[order], b[order], layout, size, tmp_path).chord
+    tiny = 1e-29 * float(b.double().square().sum())
+    expected = pytest.approx(base.total_chord2(), rel=1e-9, abs=tiny)
+    assert mixed.total_chord2() == expected
+    assert mixed.dot().sum() == pytest.approx(base.dot().sum(), rel=1e-12)
+
+
+@SETTINGS
+@given(pair=pairs(), size=st.integers(1, 220))
+def test_the_angle_is_the_same_both_ways(
+    tmp_path: Path, pair: tuple[torch.Tensor, torch.Tensor, Layout], size: int
+) -> None:
+    a, b, layout = pair
+    there = pair_sums(a, b, layout, size, tmp_path)
+    back = pair_sums(b, a, layout, size, tmp_path)
+    a2, b2 = there.w2.sum(1)
+    expected = there.chord.total_chord2()[0] / b2
+    assert back.chord.total_chord2()[0] / a2 == pytest.approx(expected, rel=1e-9, abs=1e-29)
+
+
+@SETTINGS
+@given(pair=pairs(), size=st.integers(1, 220), power=st.integers(-3, 3))
+def test_parallel_tensors_have_no_chord(
+    tmp_path: Path, pair: tuple[torch.Tensor, torch.Tensor, Layout], size: int, power: int
+) -> None:
+    a, _, layout = pair
+    sums = pair_sums(a, a * 2.0**power, layout, size, tmp_path)
+    assert sums.chord.total_chord2()[0] == 0.0
+    assert (sums.chord.chord2()[sums.chord.aa > 0] == 0.0).all()

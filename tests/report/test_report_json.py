@@ -1,3 +1,4 @@
+import itertools
 import json
 import math
 from pathlib import Path
@@ -116,7 +117,7 @@ def test_long_schedule_is_thinned_to_linear_segments_with_true_ends():
     assert sum(s.group == 0 for s in thin) <= 2000 and thin[-1] == other[0]
     first = [s for s in thin if s.group == 0]
     assert first[0].step_from == 0 and first[-1].step_to == 5000
-    for left, right in zip(first, first[1:], strict=False):
+    for left, right in itertools.pairwise(first):
         assert left.step_to == right.step_from
         assert left.lr == rates[left.step_from] and left.lr_to == rates[left.step_to]
         assert "thinned" in left.source

@@ -49,7 +49,9 @@ def test_arc_cosine_would_have_lost_it():
     assert np.arccos(min(1.0, dot / np.sqrt(a2 * b2))) != pytest.approx(want, rel=0.1)
 
 
-@pytest.mark.parametrize(("dtype", "digits", "low"), [(np.float32, 24, 2e-8), (np.float16, 11, 1.5e-4)])
+@pytest.mark.parametrize(
+    ("dtype", "digits", "low"), [(np.float32, 24, 2e-8), (np.float16, 11, 1.5e-4)]
+)
 def test_rounding_floor_is_the_angle_of_rounding(dtype, digits, low):
     w = np.random.default_rng(3).standard_normal(200_000)
     stored = w.astype(dtype).astype(np.float64)

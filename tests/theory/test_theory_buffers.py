@@ -22,7 +22,15 @@ def test_identity_holds_for_correlated_gradients_and_any_schedule(rule):
     work = rule.c * np.sum(eta * decay * run.W[start:stop], 0)
     jumps = np.sum(np.diff(lr[start:stop])[:, None] * run.P[start + 1 : stop], 0)
     got = buffers.step_energy_with_buffers(
-        run.W[start], run.W[stop], run.P[start], run.P[stop], work, lr[start], lr[stop - 1], rule.a, jumps
+        run.W[start],
+        run.W[stop],
+        run.P[start],
+        run.P[stop],
+        work,
+        lr[start],
+        lr[stop - 1],
+        rule.a,
+        jumps,
     )
     want = np.sum(eta**2 * run.V[start + 1 : stop + 1], 0)
     assert np.allclose(got, want, rtol=1e-11)

@@ -91,7 +91,15 @@ def test_plain_sgd_is_a_right_triangle_in_60_digits():
 def test_real_optimizer_far_from_equilibrium():
     rule, decay, lr = heavy_ball(0.9), 5e-4, 0.1
     fixed = steady_state(rule, lr, decay, 0.0)
-    run = walk(rule, np.full(300, lr), decay, 0.0, start=float(np.sqrt(fixed.w_over_g) * 1.8), dim=300, replicas=30)
+    run = walk(
+        rule,
+        np.full(300, lr),
+        decay,
+        0.0,
+        start=float(np.sqrt(fixed.w_over_g) * 1.8),
+        dim=300,
+        replicas=30,
+    )
     turn2, below = one_step_turn2(rule, run.W[100], run.W[300], 200, lr, decay)
     ratio = turn2 / run.turn2[100:].mean(0)
     assert not below.any()

@@ -16,10 +16,22 @@ def test_rows_are_the_limit_of_the_linear_system(a):
         (eq.angular_update_sgd(lr, decay, a), eq.angular_update(heavy_ball(a), lr, decay)),
         (eq.angular_update_nesterov(lr, decay, a), eq.angular_update(nesterov(a), lr, decay)),
         (eq.angular_update_sgdw(lr, decay, a), eq.angular_update(heavy_ball(a), lr, 0.0, decay)),
-        (eq.angular_update_adamw(lr, decay, a), eq.angular_update(adam_direction(a), lr, 0.0, decay)),
-        (eq.norm_sgd(lr, decay, 2.0, a), (np.sqrt(2.0) * steady_state(heavy_ball(a), lr, decay, 0.0).w_over_g) ** 0.5),
-        (eq.norm_sgdw(lr, decay, 2.0, a), (np.sqrt(2.0) * steady_state(heavy_ball(a), lr, 0.0, decay).w_over_g) ** 0.5),
-        (eq.norm_adamw(lr, decay, 7.0), (7.0 * steady_state(adam_direction(a), lr, 0.0, decay).w_over_g) ** 0.5),
+        (
+            eq.angular_update_adamw(lr, decay, a),
+            eq.angular_update(adam_direction(a), lr, 0.0, decay),
+        ),
+        (
+            eq.norm_sgd(lr, decay, 2.0, a),
+            (np.sqrt(2.0) * steady_state(heavy_ball(a), lr, decay, 0.0).w_over_g) ** 0.5,
+        ),
+        (
+            eq.norm_sgdw(lr, decay, 2.0, a),
+            (np.sqrt(2.0) * steady_state(heavy_ball(a), lr, 0.0, decay).w_over_g) ** 0.5,
+        ),
+        (
+            eq.norm_adamw(lr, decay, 7.0),
+            (7.0 * steady_state(adam_direction(a), lr, 0.0, decay).w_over_g) ** 0.5,
+        ),
     ]
     for row, exact in pairs:
         assert row == pytest.approx(exact, rel=3e-5)
@@ -64,11 +76,15 @@ def test_adam_l2_by_simulation():
         nonlocal m, second
         g = rng.standard_normal(w.shape)
         g -= (np.sum(g * w, 1) / np.sum(w * w, 1))[:, None] * w
-        g *= norm / np.linalg.norm(g, axis=1, keepdims=True) / np.linalg.norm(w, axis=1, keepdims=True)
+        g *= (
+            norm
+            / np.linalg.norm(g, axis=1, keepdims=True)
+            / np.linalg.norm(w, axis=1, keepdims=True)
+        )
         h = g + decay * w
         m = b1 * m + (1 - b1) * h
         second = b2 * second + (1 - b2) * h * h
-        return w - lr * m / (np.sqrt(second) * (1 if t else 1)) / (1 - b1 ** (t + 1))
+        return w - lr * m / np.sqrt(second) / (1 - b1 ** (t + 1))
 
     turn2, w2 = adam_like(rng, 3000, step, w)
     want = float(eq.angular_update_adam_l2(lr, decay, b1, d, norm))

@@ -33,7 +33,12 @@ def gamma_run(rule, lr, decay, seed=0):
 
 @pytest.mark.parametrize(
     ("rule", "is_nesterov", "dampening"),
-    [(heavy_ball(0.9), False, 0.0), (heavy_ball(0.9, 0.4), False, 0.4), (nesterov(0.9), True, 0.0), (heavy_ball(0.0), False, 0.0)],
+    [
+        (heavy_ball(0.9), False, 0.0),
+        (heavy_ball(0.9, 0.4), False, 0.4),
+        (nesterov(0.9), True, 0.0),
+        (heavy_ball(0.0), False, 0.0),
+    ],
 )
 @pytest.mark.parametrize("schedule", ["constant", "cosine"])
 def test_gamma_gives_back_its_mean_gradient(rule, is_nesterov, dampening, schedule):
@@ -43,27 +48,31 @@ def test_gamma_gives_back_its_mean_gradient(rule, is_nesterov, dampening, schedu
     gammas, buffers, gradients = gamma_run(rule, lr, decay)
     f = np.array([0.01, 0.02, 0.05, 0.001, 0.03, 0.1])
     eta = lr[start:, None]
-    kwargs = dict(
-        leak_shift=np.sum(f * (gammas[start] - gammas[n])),
-        leak_gamma=np.sum(f * (eta * gammas[start:n]).sum(0) / eta.sum()),
-        lr_first=lr[start],
-        lr_last=lr[-1],
-        lr_sum=eta.sum(),
-        momentum=rule.a,
-        gamma_decay=decay,
-        w2_mean=2.0,
-        nesterov=is_nesterov,
-        dampening=dampening,
-        shrink=1.0,
-    )
+    kwargs = {
+        "leak_shift": np.sum(f * (gammas[start] - gammas[n])),
+        "leak_gamma": np.sum(f * (eta * gammas[start:n]).sum(0) / eta.sum()),
+        "lr_first": lr[start],
+        "lr_last": lr[-1],
+        "lr_sum": eta.sum(),
+        "momentum": rule.a,
+        "gamma_decay": decay,
+        "w2_mean": 2.0,
+        "nesterov": is_nesterov,
+        "dampening": dampening,
+        "shrink": 1.0,
+    }
     want = np.sum(f * (eta * gradients[start:]).sum(0)) / eta.sum() / 2.0
     ends = np.sum(f * buffers[start]), np.sum(f * buffers[n])
     got = epsilon_leak.kappa_from_gamma(leak_buffer_from=ends[0], leak_buffer_to=ends[1], **kwargs)
     assert got == pytest.approx(want, rel=1e-10 if schedule == "constant" or rule.a == 0 else 0.01)
-    without = epsilon_leak.kappa_from_gamma(leak_buffer_from=np.nan, leak_buffer_to=np.nan, **kwargs)
+    without = epsilon_leak.kappa_from_gamma(
+        leak_buffer_from=np.nan, leak_buffer_to=np.nan, **kwargs
+    )
     assert without == pytest.approx(want, rel=0.1)
     shrunk = epsilon_leak.kappa_from_gamma(
-        leak_buffer_from=ends[0], leak_buffer_to=ends[1], **{**kwargs, "shrink": epsilon_leak.KAPPA_SHRINK}
+        leak_buffer_from=ends[0],
+        leak_buffer_to=ends[1],
+        **{**kwargs, "shrink": epsilon_leak.KAPPA_SHRINK},
     )
     assert shrunk == pytest.approx(0.85 * got)
     assert epsilon_leak.kappa_error(-shrunk) == pytest.approx(0.2 * abs(shrunk))
@@ -98,7 +107,9 @@ def test_unit_gradient_from_angles():
     angle = 2 * np.arcsin(np.sqrt(run.turn2) / 2)
     got = unit_gradient.unit_gradient_norm_plain_sgd(angle, run.W[:-1], lr, decay)
     assert np.allclose(got, 1.7, rtol=1e-10)
-    run = walk(heavy_ball(0.9), np.full(600, 0.02), decay, 0.0, norm=1.7, start=2.757, replicas=30, dim=300)
+    run = walk(
+        heavy_ball(0.9), np.full(600, 0.02), decay, 0.0, norm=1.7, start=2.757, replicas=30, dim=300
+    )
     got = unit_gradient.unit_gradient_rms_from_turn2(
         run.turn2[100:].mean(0), (run.W[100:-1] ** 2).mean(0), 0.02, 0.9
     )
@@ -107,7 +118,9 @@ def test_unit_gradient_from_angles():
 
 
 def test_consecutive_snapshots_give_the_gradient_itself():
-    run = walk(heavy_ball(0.9), np.full(20, 0.1), 0.01, 0.0, norm=2.5, replicas=3, keep_vectors=True)
+    run = walk(
+        heavy_ball(0.9), np.full(20, 0.1), 0.01, 0.0, norm=2.5, replicas=3, keep_vectors=True
+    )
     g = run.buffers[11] - 0.9 * run.buffers[10] - 0.01 * run.weights[10]
     got = unit_gradient.unit_gradient_norm(np.sum(g * g, 1), run.W[10])
     assert np.allclose(got, 2.5, rtol=1e-10)
@@ -134,6 +147,14 @@ def test_scatter_of_one_interval(a, n):
     shot = shoot(rule, lr, decay, 0.0, W0, P0, V0, W, n)
     scatter = np.std(shot.turn2_mean / (total / n))
     assert scatter == pytest.approx(float(momentum_factor(a)) * c_h / n, rel=0.35)
+
+
+def test_momentum_factor_is_the_sum_over_the_past():
+    a, m = 0.9, np.arange(2000)
+    weights = (a**m - a ** (2 * m + 1)) / (1 - a)
+    # two ends, 2 a lr B / (1 + a), against lr^2 h / (1 - a^2)
+    want = np.sqrt(2 * np.sum(weights**2)) * 2 * a / (1 + a) * (1 - a**2)
+    assert momentum_factor(a) == pytest.approx(want, rel=1e-12)
 
 
 def test_momentum_factor_and_sum_of_errors():

@@ -61,7 +61,14 @@ def test_real_optimizer_wanders_as_far(rule, coupled, decoupled):
     lr = 0.1
     start = float(np.sqrt(steady_state(rule, lr, coupled, decoupled).w_over_g))
     run = walk(
-        rule, np.full(700, lr), coupled, decoupled, start=start, dim=200, replicas=16, keep_vectors=True
+        rule,
+        np.full(700, lr),
+        coupled,
+        decoupled,
+        start=start,
+        dim=200,
+        replicas=16,
+        keep_vectors=True,
     )
     unit = run.weights / np.linalg.norm(run.weights, axis=2, keepdims=True)
     for lag in (1, 2, 5, 20, 100):

@@ -61,12 +61,16 @@ def updates_to_tolerance(rule, lr, decay, k, tolerance=0.05, limit=40_000):
     raise AssertionError("did not settle")
 
 
-@pytest.mark.parametrize(("k", "simulated", "formula"), [(2, 278, 278), (5, 1128, 1129), (10, 2765, 2764)])
+@pytest.mark.parametrize(
+    ("k", "simulated", "formula"), [(2, 278, 278), (5, 1128, 1129), (10, 2765, 2764)]
+)
 def test_plain_sgd_figures(k, simulated, formula):
     rate = rx.relaxation_rate(4e-3 / k, 1.0, 0.0, "sgd")
     got = rx.iterations_to_tolerance(k, 0.05, rate)
     assert np.ceil(got) == pytest.approx(formula, abs=1)
-    assert updates_to_tolerance(heavy_ball(0.0), 4e-3 / k, 1.0, k) == pytest.approx(simulated, abs=2)
+    assert updates_to_tolerance(heavy_ball(0.0), 4e-3 / k, 1.0, k) == pytest.approx(
+        simulated, abs=2
+    )
 
 
 @pytest.mark.parametrize(("k", "simulated"), [(2, 271), (5, 1114), (10, 2747)])
@@ -90,7 +94,9 @@ def test_bound_corollary_and_what_they_reach():
     assert np.allclose(reached, [0.82, 0.75, 0.73, 0.71], atol=5e-3)
     corollary = rx.iterations_corollary(k, lr, decay, a)
     assert list(corollary) == [np.ceil(np.log(x) * 0.1 / 2e-6) for x in k]
-    assert np.allclose(rx.ratio_after_cut(corollary, k, rate), [0.894, 0.928, 0.958, 0.995], atol=1e-3)
+    assert np.allclose(
+        rx.ratio_after_cut(corollary, k, rate), [0.894, 0.928, 0.958, 0.995], atol=1e-3
+    )
     within = rx.iterations_lower_bound(k, rate, 0.1)
     assert np.allclose(within, np.log(k * 0.81) / rate)
     assert np.all(within < rx.iterations_to_tolerance(k, 0.1, rate))
@@ -115,6 +121,10 @@ def test_tolerance_edge_cases():
     rate = np.array([1e-3, 0.0])
     assert np.array_equal(rx.iterations_to_tolerance(1.0, 0.05, rate), [0.0, 0.0])
     assert np.array_equal(rx.iterations_to_tolerance(1.05, 0.05, rate), [0.0, 0.0])
+    edge = np.array([0.95**-2.0, 1.05**-2.0])
+    just_outside = rx.iterations_to_tolerance(edge * [1.001, 0.999], 0.05, 1e-3)
+    assert np.all((just_outside > 0.0) & (just_outside < 30.0))
+    assert np.array_equal(rx.iterations_to_tolerance(edge * [0.999, 1.001], 0.05, 1e-3), [0, 0])
     assert np.isinf(rx.iterations_to_tolerance(10.0, 0.05, 0.0))
     assert rx.iterations_to_tolerance(1.01, 0.0, 1e-3) == np.inf
     assert rx.iterations_to_tolerance(9.0, 1.5, 1e-3) == 0.0

@@ -26,7 +26,8 @@ def render(report: Report, console: Console, *, quiet: bool = False, verbose: bo
     findings.show(report, pen)
     tensors.show(report, pen)
     unbound.show(report, pen)
+    if report.series.skipped or not verbose:
+        pen.blank()
     header.show_left_out(report, pen)
     if not verbose:
-        pen.blank()
         pen.line("every tensor: add -v · every number: add -o report.json", "dim")

@@ -17,6 +17,7 @@ GAP = 2
 _INDENT = 1
 # A flexible column is cut to the first width before columns are dropped, to the second after.
 _READABLE, _NARROWEST = 28, 12
+_LEAST = 3
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,7 +66,7 @@ def show_table(pen: Pen, columns: Sequence[Column], rows: Sequence[Sequence[Cell
             no_wrap=True,
             overflow="crop",
         )
-    grid.add_row(*(pen.text(columns[i].header, "dim") for i in kept))
+    grid.add_row(*(_cut(pen, pen.text(columns[i].header, "dim"), widths[i]) for i in kept))
     for row in body:
         grid.add_row(*(_cut(pen, row[i], widths[i]) for i in kept))
     pen.show(Padding(grid, (0, 0, 0, _INDENT)), pen.width)
@@ -87,6 +88,9 @@ def _fit(columns: Sequence[Column], widths: list[int], room: int) -> list[int]:
     while excess() > 0 and any(columns[i].optional for i in kept):
         kept.remove(next(i for i in reversed(kept) if columns[i].optional))
     narrow(_NARROWEST)
+    # Too narrow even so: take from the widest, visibly, rather than let digits fall off the edge.
+    while excess() > 0 and max(widths[i] for i in kept) > _LEAST:
+        widths[max(kept, key=lambda i: widths[i])] -= 1
     return kept
 
 

@@ -30,16 +30,18 @@ def show_run(report: Report, pen: Pen) -> None:
         "bold",
     )
     pen.pieces(trainer_facts(report))
-    pen.pieces([_invariant(report), _cost(report)], "dim")
+    pen.pieces([*_invariant(report), _cost(report)], "dim")
 
 
-def _invariant(report: Report) -> str:
+def _invariant(report: Report) -> list[str]:
     tensors = report.diagnosis.groups.tensors
     names = invariant_names(report.diagnosis)
     pieces = Counter(g.value for n in names if (g := tensors[n].granularity))
     by = f", per {pieces.most_common(1)[0][0]}" if pieces else ""
-    source = report.diagnosis.groups.source
-    return f"{len(names)} of {len(tensors)} tensors scale-invariant{by} ({source})"
+    return [
+        f"{len(names)} of {len(tensors)} tensors scale-invariant{by}",
+        f"found by {report.diagnosis.groups.source}",
+    ]
 
 
 def _cost(report: Report) -> str:

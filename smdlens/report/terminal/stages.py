@@ -17,8 +17,8 @@ if TYPE_CHECKING:
 
 _MOST_ROWS = 12
 _BARS = (21, 15, 11, 9, 7)
-_WIDE = 120
-_RATIO = 5
+_WIDE, _NARROW = 120, 72
+_RATIO = 6
 
 
 def show(report: Report, pen: Pen) -> None:
@@ -29,11 +29,11 @@ def show(report: Report, pen: Pen) -> None:
     shown = stages if pen.verbose else _selection(stages)
     wide = pen.width >= _WIDE
     tolerance = f"{100 * report.diagnosis.tolerance:g}%"
-    before = [Column("stage", right=True), Column("steps"), Column("lr")]
-    after = [Column(f"to re-equilibrate ({tolerance})")]
+    before = [Column("stage", right=True), Column(report.series.axis), Column("lr")]
+    after = [Column(f"to re-equilibrate ({tolerance})", optional=True)]
     if wide:
         before += [Column("weight decay"), Column("state of most")]
-    before += [Column("held"), Column("measured/expected")]
+    before += [Column("held"), Column("measured/expected" if pen.width >= _NARROW else "ratio")]
     rows = [_row(s, pen, wide) for s in shown]
     others = [*(c for i, c in enumerate(before) if i != len(before) - 1), *after]
     bar = _bar_cells(pen, others, rows)
@@ -46,8 +46,9 @@ def show(report: Report, pen: Pen) -> None:
             for s, (*left, right) in zip(shown, rows, strict=True)
         ],
     )
-    caption = "measured/expected: angle per update, median over tensors"
-    pen.line(f"{caption}; bar from 0.1 to 10" if bar else caption, "dim")
+    caption = "angle per update, median over tensors" + ("; bar from 0.1 to 10" if bar else "")
+    named = "measured/expected" if pen.width >= _NARROW else "ratio: measured/expected"
+    pen.line(f"{named} {caption}", "dim")
     if len(shown) < len(stages):
         pen.line(f"{len(stages) - len(shown)} more stages: add -v", "dim")
 
@@ -121,6 +122,8 @@ def _reequilibrate(facts: Reequilibration | None, pen: Pen) -> Cell:
     """`91k, had 150k: at 241k`, worked out from the ratio measured after the cut."""
     if facts is None:
         return ("-", "dim")
+    if facts.needed is None and facts.observed is None:
+        return ("?", "cyan")
     needed = "?" if facts.needed is None else numbers.humanised(facts.needed)
     had = "" if facts.available is None else f", had {numbers.humanised(facts.available)}"
     if not facts.tensors:

@@ -7,9 +7,10 @@ from typing import TYPE_CHECKING, Any
 import polars as pl
 
 from smdlens.report import numbers
-from smdlens.report.summary import INVARIANT_ROLES, invariant_names
+from smdlens.report.summary import invariant_names
 from smdlens.report.terminal.grid import Cell, Column, show_table
 from smdlens.report.terminal.pen import Pen
+from smdlens.vocabulary import INVARIANT_ROLES
 
 if TYPE_CHECKING:
     from smdlens.report.build import Report

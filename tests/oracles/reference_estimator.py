@@ -1,0 +1,259 @@
+"""A second, independent estimator of one-step angles: slow loops over float64 numpy, torch files.
+
+Follows docs/theory.md literally and shares no code with smdlens. Everything is [tensors] per
+interval; intervals are done in order, so that the moments of the velocity carry over.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import polars as pl
+import torch
+from numpy.typing import NDArray
+from real_runs import RunSpec
+
+Array = NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class Options:
+    """What to use of what is known; the defaults are the best."""
+
+    state: bool = True
+    leak: float = 0.85
+    closed_form: bool = False
+    resume: bool = True  # carry the velocity's moments from one interval to the next
+
+
+@dataclass(frozen=True)
+class Ends:
+    """One interval's two ends, each `[tensors]`: |w|^2, <w, v>, |v|^2 in the norm that is used."""
+
+    W: tuple[Array, Array]
+    P: tuple[Array, Array]
+    V: tuple[Array, Array]
+    to_plain: Array  # Delta^2 = Delta_used^2 * to_plain
+
+
+def load(folder: Path, steps: NDArray[np.int64]) -> list[dict[str, Any]]:
+    """Checkpoints of a run with optimizer state, weights as float64 by name."""
+    loaded = []
+    for step in steps:
+        raw = torch.load(folder / "state" / f"ckpt_{step}.pt", weights_only=True)
+        model = {k: t.double() for k, t in raw["model"].items()}
+        names = [k for k in model if not k.rsplit(".", 1)[1].startswith(("running", "num_"))]
+        groups = raw["optimizer"]["param_groups"]
+        if len(groups) == 2:  # the trainer puts matrices in the first, vectors in the second
+            names = [k for k in names if model[k].ndim > 1] + [
+                k for k in names if model[k].ndim == 1
+            ]
+        state = {names[i]: s for i, s in raw["optimizer"]["state"].items()}
+        loaded.append({"w": model, "state": state, "lr": groups[0]["lr"]})
+    return loaded
+
+
+def mean_leak(
+    run: RunSpec, tensor: str, a: dict[str, Any], b: dict[str, Any], lr: Array
+) -> float:
+    """kappa of one interval: batch norm's epsilon, from the motion of its gains."""
+    norm = tensor.replace("conv.weight", "norm")
+    gamma = [x["w"][f"{norm}.weight"] for x in (a, b)]
+    none = torch.zeros_like(gamma[0])
+    buffers = [x["state"].get(f"{norm}.weight", {}).get("momentum_buffer") for x in (a, b)]
+    first, last = (none if x is None else x.double() for x in buffers)
+    fraction = sum(1e-5 / (x["w"][f"{norm}.running_var"] + 1e-5) for x in (a, b)) / 2
+    m = run.momentum**2 if run.nesterov else run.momentum
+    shift = (1 - run.momentum) * (gamma[0] - gamma[1])
+    gradient = (shift + m * (lr[-1] * last - lr[0] * first)) / lr.sum()
+    middle = (gamma[0] + gamma[1]) / 2
+    gradient = gradient - (run.weight_decay if run.decay_gains else 0.0) * middle
+    norms = [float((x["w"][tensor] ** 2).sum()) for x in (a, b)]
+    return float((fraction * middle * gradient).sum()) / np.sqrt(norms[0] * norms[1])
+
+
+def sgd_ends(tensors: list[str], a: dict[str, Any], b: dict[str, Any]) -> Ends:
+    """Plain norms and, where saved, momentum buffers."""
+    rows = []
+    for name in tensors:
+        for x in (a, b):
+            w = x["w"][name]
+            v = x["state"].get(name, {}).get("momentum_buffer")
+            v = torch.zeros_like(w) if v is None else v.double()
+            rows.append([float((p * q).sum()) for p, q in ((w, w), (w, v), (v, v))])
+    table = np.array(rows).reshape(len(tensors), 2, 3)
+    W, P, V = ((table[:, 0, k], table[:, 1, k]) for k in range(3))
+    return Ends(W, P, V, np.ones(len(tensors)))
+
+
+def adam_ends(run: RunSpec, tensors: list[str], a: dict[str, Any], b: dict[str, Any]) -> Ends:
+    """Norms weighted by sqrt(vhat), geometric mean of both ends."""
+    rows, plain = [], []
+    for name in tensors:
+        moments = []
+        for x in (a, b):
+            s = x["state"].get(name)
+            if s is None:
+                moments.append(None)
+                continue
+            k = float(s["step"])
+            root = (s["exp_avg_sq"].double() / (1 - run.betas[1] ** k)).sqrt() + 1e-8
+            moments.append((s["exp_avg"].double() / (1 - run.betas[0] ** k) / root, root))
+        roots = [m[1] for m in moments if m is not None]
+        scale = torch.stack(roots).log().mean(0).exp()
+        scale = scale / scale.mean()
+        for x, m in zip((a, b), moments, strict=True):
+            w = x["w"][name]
+            u = torch.zeros_like(w) if m is None else m[0]
+            rows.append([float((scale * p * q).sum()) for p, q in ((w, w), (w, u), (u, u))])
+            plain.append(float((w * w).sum()))
+    table = np.array(rows).reshape(len(tensors), 2, 3)
+    W, P, V = ((table[:, 0, k], table[:, 1, k]) for k in range(3))
+    norms = np.array(plain).reshape(-1, 2)
+    return Ends(W, P, V, np.sqrt(W[0] * W[1] / (norms[:, 0] * norms[:, 1])))
+
+
+@dataclass(frozen=True)
+class Rule:
+    """v = a v' + c (g + l w), u = p v + q (g + l w), w+ = (1 - eta decoupled) w - eta u."""
+
+    a: float
+    c: float
+    p: float
+    q: float
+    adaptive: bool
+
+
+def rule_of(run: RunSpec) -> Rule:
+    if run.optimizer == "adamw":
+        return Rule(run.betas[0], 1 - run.betas[0], 1.0, 0.0, True)
+    return Rule(run.momentum, 1.0, *((run.momentum, 1.0) if run.nesterov else (1.0, 0.0)), False)
+
+
+def shoot(
+    rule: Rule, lr: Array, decay: float, kappa: Array, W0: Array, P0: Array, V0: Array, W1: Array
+) -> tuple[Array, Array, Array, Array]:
+    """Mean 2 (1 - cos Delta), G, and P, V at the end, by bisection."""
+    coupled = kappa if rule.adaptive else decay + kappa
+    keep = 1.0 - lr * decay if rule.adaptive else np.ones_like(lr)
+
+    def run(G: Array) -> tuple[Array, Array, Array, Array]:
+        W, P, V, turned = W0, P0, V0, np.zeros_like(W0)
+        for eta, al in zip(lr, keep, strict=True):
+            gg = (G if rule.adaptive else G / W) + coupled**2 * W
+            d = rule.a * P + rule.c * coupled * W
+            Vn = rule.a**2 * V + rule.c**2 * gg + 2 * rule.a * rule.c * coupled * P
+            x = rule.a * coupled * P + rule.c * gg
+            e = rule.p * d + rule.q * coupled * W
+            U = rule.p**2 * Vn + rule.q**2 * gg + 2 * rule.p * rule.q * x
+            y = rule.p * Vn + rule.q * x
+            Wn = al**2 * W - 2 * eta * al * e + eta**2 * U
+            P = al * d - eta * y
+            turned = turned + 2 * (1 - (al * W - eta * e) / np.sqrt(W * Wn))
+            W, V = Wn, Vn
+        return W, P, V, turned / len(lr)
+
+    scale = W0 if rule.adaptive else W0**2
+    low, high = np.log(1e-12 * scale / lr.mean() ** 2), np.log(1e2 * scale / lr.mean() ** 2)
+    for _ in range(48):
+        middle = (low + high) / 2
+        with np.errstate(over="ignore", invalid="ignore"):
+            above = ~(run(np.exp(middle))[0] < W1)
+        low, high = np.where(above, low, middle), np.where(above, middle, high)
+    G = np.exp((low + high) / 2)
+    _, P, V, turned = run(G)
+    return turned, G, P, V
+
+
+def closed_form(rule: Rule, lr: float, decay: Array, s: Array) -> Array:
+    """2 (1 - cos Delta) of a steady trend s of ln |w|^2, heavy ball, plain SGD or AdamW."""
+    a, g = rule.a, -s if not rule.adaptive else np.zeros_like(s)
+    if rule.adaptive:
+        growth = np.exp(s) / (1 - lr * decay) ** 2
+        x = np.exp(s / 2) / (1 - lr * decay)
+        delta2 = (growth - 1) * (np.exp(g) - a) / (np.exp(g) + a)
+        return np.maximum(delta2 - (x - 1) ** 2, 0.0)
+    push = 2 * lr * decay * np.exp(s) / (np.exp(s) - a)
+    delta2 = (np.expm1(s) + push) * (np.exp(g) - a) / (np.exp(g) + a)
+    return np.maximum((delta2 - np.expm1(s / 2) ** 2) * np.exp(-s / 2), 0.0)
+
+
+def from_buffers(rule: Rule, n: int, lr: float, decay: Array, ends: Ends) -> Array:
+    """Heavy ball at a constant rate: the norm balance with exact boundary terms."""
+    W0, W1 = ends.W
+    s = np.log(W1 / W0)
+    mean = (W1 - W0) / s
+    gain = (1 - rule.a) * (W1 - W0) + 2 * lr * decay * n * mean
+    gain -= 2 * rule.a * lr * (ends.P[1] - ends.P[0])
+    delta2 = gain / ((1 + rule.a) * n * mean)
+    return np.maximum((delta2 - np.expm1(s / n / 2) ** 2) * np.exp(-s / n / 2), 0.0)
+
+
+def expected_turn2(run: RunSpec, lr: Array) -> float:
+    """Mean equilibrium value over the rates of an interval."""
+    rule, pull = rule_of(run), 2 * float(lr.mean()) * run.weight_decay
+    a = rule.a
+    if rule.adaptive:
+        return pull * (1 - a) / (1 + a)
+    return pull * (((1 - a) * (1 + a) ** 3 + a**4) if run.nesterov else 1.0) / (1 + a)
+
+
+def estimate(
+    run: RunSpec,
+    folder: Path,
+    steps: NDArray[np.int64],
+    tensors: list[str],
+    options: Options = Options(),
+    kappa_of: Callable[[int], Array] | None = None,
+) -> pl.DataFrame:
+    """Interval table of a run: tensor, steps, angles, ratio, unit gradient.
+
+    Args:
+        run: Its specification (the recorded rates).
+        folder: As `real_runs.run_folder` gives it.
+        steps: Steps of its snapshots.
+        tensors: Convolution weights.
+        options: What to use.
+        kappa_of: True leak by interval, to see how much a wrong one costs.
+    """
+    rule, loaded = rule_of(run), load(folder, steps)
+    has_buffers = options.state and (rule.adaptive or run.momentum > 0)
+    P, V = np.zeros(len(tensors)), np.zeros(len(tensors))
+    rows = []
+    for i, (start, stop) in enumerate(zip(steps[:-1].tolist(), steps[1:].tolist(), strict=True)):
+        a, b, n = loaded[i], loaded[i + 1], stop - start
+        lr = np.array([run.lr(t) for t in range(start, stop)])
+        weighted = rule.adaptive and options.state
+        ends = adam_ends(run, tensors, a, b) if weighted else sgd_ends(tensors, a, b)
+        kappa = np.zeros(len(tensors))
+        if kappa_of is not None:
+            kappa = kappa_of(i)
+        elif options.leak and not rule.adaptive:
+            kappa = options.leak * np.array([mean_leak(run, t, a, b, lr) for t in tensors])
+        if has_buffers:
+            P, V = ends.P[0], ends.V[0]
+        elif not options.resume:
+            P, V = np.zeros_like(P), np.zeros_like(V)
+        turned, G, P, V = shoot(rule, lr, run.weight_decay, kappa, ends.W[0], P, V, ends.W[1])
+        constant = bool((lr == lr[0]).all())
+        trend = np.log(ends.W[1] / ends.W[0]) / n
+        if options.closed_form:
+            turned = closed_form(rule, float(lr.mean()), run.weight_decay + kappa, trend)
+        elif constant and rule.a == 0.0:
+            chord = trend - 2 * np.log1p(-lr[0] * (run.weight_decay + kappa))
+            turned = -2 * np.expm1(-chord / 2)
+        elif constant and has_buffers and not rule.adaptive and not run.nesterov:
+            balance = from_buffers(rule, n, float(lr[0]), run.weight_decay + kappa, ends)
+            G, turned = G * balance / turned, balance
+        turned = turned * ends.to_plain
+        expected = 2 * np.arcsin(np.sqrt(expected_turn2(run, lr)) / 2)
+        angle = 2 * np.arcsin(np.sqrt(turned) / 2)
+        for k, name in enumerate(tensors):
+            rows.append((name, start, stop, angle[k], expected, angle[k] / expected, np.sqrt(G[k])))
+    columns = ["tensor", "step_from", "step_to", "one_step_angle_rad"]
+    columns += ["expected_one_step_angle_rad", "ratio", "unit_gradient_rms"]
+    return pl.DataFrame(rows, schema=columns, orient="row")
