@@ -180,7 +180,7 @@ Tolerance = Annotated[
     typer.Option(
         "--tolerance",
         metavar="E",
-        help="Ratios within 1 ± E hold equilibrium. \\[default: 0.1]",
+        help="Ratios within E of 1 hold equilibrium. \\[default: 0.1]",
         rich_help_panel=_LOOK,
         show_default=False,
     ),

@@ -27,6 +27,7 @@ from smdlens.errors import SnapshotCorruptError, SnapshotError, SnapshotUnsafeEr
 
 Persistent = Callable[[Any], Any]
 _U16, _I32, _U32, _U64 = (struct.Struct(f) for f in ("<H", "<i", "<I", "<Q"))
+_BATCH = 256
 _F64_BIG = struct.Struct(">d")
 # What malformed input makes a handler raise; everything else is a bug of ours.
 _MALFORMED = (
@@ -98,22 +99,21 @@ class _Machine:
         self.globals: dict[tuple[str, str], Any] = {}
 
     def run(self) -> Any:
-        handlers: list[Callable[[], None] | None] = [None] * 256
+        handlers: list[Callable[[], None]] = [self.unknown] * 256
         for code, name in _OPCODES.items():
             handlers[code] = getattr(self, name)
         data, size = self.data, self.size
-        longest_stack = self.limits.pickle_stack
+        longest_stack, most_opcodes = self.limits.pickle_stack, self.limits.pickle_opcodes
         start = 0
         try:
-            for _ in range(self.limits.pickle_opcodes):
-                start = self.pos
-                if start >= size:
-                    raise PickleEndsError
-                handler = handlers[data[start]]
-                self.pos = start + 1
-                if handler is None:
-                    raise ValueError(f"unknown opcode 0x{data[start]:02x}")
-                handler()
+            # An opcode pushes one value at most: the stack is looked at once per batch.
+            for done in range(0, most_opcodes, _BATCH):
+                for _ in range(min(_BATCH, most_opcodes - done)):
+                    start = self.pos
+                    if start >= size:
+                        raise PickleEndsError
+                    self.pos = start + 1
+                    handlers[data[start]]()
                 if len(self.stack) > longest_stack:
                     raise self.unsafe(f"more than {longest_stack} values on the stack")
         except _StopError:
@@ -198,6 +198,9 @@ class _Machine:
         if length > self.size - self.pos:
             raise PickleEndsError
 
+    def unknown(self) -> None:
+        raise ValueError(f"unknown opcode 0x{self.data[self.pos - 1]:02x}")
+
     def stop(self) -> None:
         self.result = self.stack.pop()
         raise _StopError
@@ -225,7 +228,7 @@ class _Machine:
         self.pos += 1
 
     def long_binget(self) -> None:
-        self.stack.append(self.memo[_U32.unpack(self.take(4))[0]])
+        self.stack.append(self.memo[int.from_bytes(self.take(4), "little")])
 
     def put(self) -> None:
         self.memo[self._decimal(self.line())] = self.stack[-1]
@@ -235,7 +238,11 @@ class _Machine:
         self.pos += 1
 
     def long_binput(self) -> None:
-        self.memo[_U32.unpack(self.take(4))[0]] = self.stack[-1]
+        start = self.pos
+        end = self.pos = start + 4
+        if end > self.size:
+            raise PickleEndsError
+        self.memo[int.from_bytes(self.data[start:end], "little")] = self.stack[-1]
 
     def memoize(self) -> None:
         self.memo[len(self.memo)] = self.stack[-1]

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from smdlens.diagnosis.clock import place_by_clock
 from smdlens.diagnosis.one_step import one_step
 from smdlens.diagnosis.rates import interval_rates
 from smdlens.diagnosis.tracks import Tracks
@@ -27,59 +28,89 @@ Array = NDArray[np.float64]
 
 # Candidate places within the interval, as shares of it.
 _GRID = np.linspace(0.0, 1.0, 21)
-# How far the unit gradient's second moment may differ from its neighbours': it is steady before a
-# cut and falls and recovers after one (docs/theory.md §8).
-_DRIFT_BEFORE = 1.15
-_DRIFT_AFTER = 1.6
+# A snapshot is the place where its norm misses by less than this share of what the place decides:
+# trainers save where they change the rate far more often than just beside it.
+_AT_SNAPSHOT = 0.1
+# A buffer saved at the end may differ from the predicted one by this factor: one draw of |v|^2
+# scatters by 0.3, and the unit gradient falls by 2 to 4 at a cut.
+_BUFFER_SCATTER = 1.6
+# Error of a place found between two snapshots, as a share of the interval.
+_PLACE_ERROR = 0.1
 
 
 def locate_cuts(tracks: Tracks, hyper: HyperParameters, groups: ScaleGroups) -> HyperParameters:
     """Places every uncertain cut as well as the weights can tell.
 
-    A cut the weights put at a snapshot becomes certain (step_low == step_high); one inside keeps
-    bounds around its most plausible step; one they say nothing about keeps its bounds.
+    A clock that still ticks decides exactly; else the norms do. A cut they put at a snapshot
+    becomes certain (step_low == step_high); one inside keeps bounds around its most plausible step;
+    one they say nothing about keeps its bounds. What the norms put at a snapshot is believed only
+    while the other cuts of the run agree: all at the snapshot before the change was seen, or all at
+    the one after it.
 
     Args:
         tracks: All measured tensors.
         hyper: Hyper-parameters whose `cuts` may be uncertain.
-        groups: Scale groups; only invariant tensors testify.
+        groups: Scale groups; invariant tensors and clocks testify.
     """
+    guesses: list[tuple[RateCut, int]] = []
+    inside = False
     for cut in hyper.cuts:
-        if cut.step_low < cut.step_high:
-            hyper = _locate(tracks, hyper, groups, cut)
+        if cut.step_low == cut.step_high:
+            continue
+        timed = place_by_clock(tracks, hyper, groups, cut)
+        if timed is not None:
+            hyper = with_cut_placed(hyper, cut, *timed)
+            continue
+        found = _locate(tracks, hyper, groups, cut)
+        if found is None:
+            continue
+        if found[1] < found[2]:
+            inside = True
+            hyper = with_cut_placed(hyper, cut, *found)
+        else:
+            guesses.append((cut, found[0]))
+    sides = {step == cut.step_low for cut, step in guesses}
+    if inside or len(sides) > 1:
+        return hyper
+    for cut, step in guesses:
+        hyper = with_cut_placed(hyper, cut, step, step, step)
     return hyper
 
 
 def _locate(
     tracks: Tracks, hyper: HyperParameters, groups: ScaleGroups, cut: RateCut
-) -> HyperParameters:
+) -> tuple[int, int, int] | None:
+    """Most plausible step of a cut and its bounds, from the norms; None where they cannot tell."""
     at = int(np.searchsorted(tracks.steps, cut.step_low))
     inside = 1 <= at < len(tracks.steps) - 2 and tracks.steps[at] == cut.step_low
     witnesses = _witnesses(tracks, hyper, groups)
     if not inside or tracks.steps[at + 1] != cut.step_high or len(witnesses) == 0:
-        return hyper
+        return None
     case = _case(tracks.take(witnesses).window(slice(at - 1, at + 3)), hyper, cut)
     if case is None:
-        return hyper
+        return None
     span = cut.step_high - cut.step_low
     places = np.unique(np.round(_GRID * span).astype(np.int64))
-    least = _misfit(case, places, 1.0 / _DRIFT_BEFORE, 1.0 / _DRIFT_AFTER)
-    middle = _misfit(case, places, 1.0, 1.0)
-    most = _misfit(case, places, _DRIFT_BEFORE, _DRIFT_AFTER)
-    # The end norm rises with the unit gradient: the measured one must lie between.
-    plausible = (least <= 0.0) & (most >= 0.0)
-    if not plausible.any() or (plausible[0] and plausible[-1]):
-        return hyper
-    for end, step in ((0, cut.step_low), (-1, cut.step_high)):
-        # Trainers save where they change the rate far more often than just beside it.
-        if plausible[end]:
-            return with_cut_placed(hyper, cut, step, step, step)
-    best = int(np.argmin(np.where(plausible, np.abs(middle), np.inf)))
-    low, high = np.flatnonzero(plausible)[[0, -1]]
-    steps = cut.step_low + places
-    # One grid cell of slack on either side: the grid is no finer than that.
-    bounds = steps[max(low - 1, 0)], steps[min(high + 1, len(places) - 1)]
-    return with_cut_placed(hyper, cut, int(steps[best]), int(bounds[0]), int(bounds[1]))
+    norm, buffer = _misfit(case, places)
+    possible = ~(np.abs(buffer) > np.log(_BUFFER_SCATTER))
+    reach = float(np.ptp(norm))
+    if not reach > 0.0:
+        return None
+    miss = np.where(possible, np.abs(norm), np.inf)
+    ends = (0, cut.step_low), (-1, cut.step_high)
+    for end, step in sorted(ends, key=lambda pair: miss[pair[0]]):
+        if miss[end] <= _AT_SNAPSHOT * reach:
+            return step, step, step
+    crossing = np.flatnonzero(np.sign(norm[1:]) != np.sign(norm[:-1]))
+    crossing = crossing[possible[crossing] & possible[crossing + 1]]
+    if len(crossing) != 1:
+        return None
+    i = int(crossing[0])
+    share = norm[i] / (norm[i] - norm[i + 1])
+    place = cut.step_low + round(float(places[i] + share * (places[i + 1] - places[i])))
+    error = max(1, round(_PLACE_ERROR * span))
+    low, high = max(place - error, cut.step_low), min(place + error, cut.step_high)
+    return place, low, high
 
 
 @dataclass(frozen=True)
@@ -90,6 +121,7 @@ class _Case:
     n: int
     start: tuple[Array, Array, Array]
     end: Array
+    end_buffer: Array
     gradient_before: Array
     gradient_after: Array
     rates: tuple[tuple[float, float], tuple[float, float]]
@@ -121,31 +153,34 @@ def _case(own: Tracks, hyper: HyperParameters, cut: RateCut) -> _Case | None:
         n=int(own.lengths[1]),
         start=(w2[usable, 1], P[usable], V[usable]),
         end=w2[usable, 2],
+        end_buffer=own.at["v2"][usable, 2],
         gradient_before=before[usable],
         gradient_after=after[usable],
         rates=((float(lr[0]), float(decay[0])), (float(lr[1]), float(decay[1]))),
     )
 
 
-def _misfit(case: _Case, places: NDArray[np.int64], before: float, after: float) -> Array:
-    """Median over tensors of ln(predicted / measured |w|^2) for each place of the cut, [C].
+def _misfit(case: _Case, places: NDArray[np.int64]) -> tuple[Array, Array]:
+    """Medians over tensors of ln(predicted / measured) for each place of the cut, [C] each.
 
     Args:
         case: The interval.
         places: Updates at the old rate, [C].
-        before: Factor on the unit gradient's second moment before the cut.
-        after: The same after it.
+
+    Returns:
+        Of |w|^2 and of |v|^2 at the end of the interval; the latter NaN without buffers.
     """
     assert case.law.rule is not None
     W, P, V = (np.broadcast_to(x, (len(places), len(x))) for x in case.start)
     for t in range(case.n):
         old = (t < places)[:, None]
-        G = np.where(old, before * case.gradient_before, after * case.gradient_after)
+        G = np.where(old, case.gradient_before, case.gradient_after)
         lr = np.where(old, case.rates[0][0], case.rates[1][0])
         decay = np.where(old, case.rates[0][1], case.rates[1][1])
         coupled, decoupled = (0.0, decay) if case.law.decoupled else (decay, 0.0)
         W, P, V, _ = advance(case.law.rule, W, P, V, G, lr, coupled, decoupled)
-    return np.asarray(np.median(np.log(W / case.end), axis=1))
+    norm = np.median(np.log(W / case.end), axis=1)
+    return np.asarray(norm), np.asarray(np.median(np.log(V / case.end_buffer), axis=1))
 
 
 def _group_index(hyper: HyperParameters, tensor: str) -> int:

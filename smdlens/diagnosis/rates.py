@@ -76,10 +76,22 @@ def interval_rates(hyper: HyperParameters, group: int, steps: NDArray[np.int64])
     lr, decay = np.zeros((longest, len(lengths))), np.zeros((longest, len(lengths)))
     count = np.zeros(len(lengths), dtype=np.int64)
     for i, n in enumerate(lengths):
+        if _cut_is_lost(hyper, int(steps[i]), int(steps[i + 1])):
+            continue
         rate, wd = hyper.rates(group, int(steps[i]), int(steps[i + 1]))
         if np.isfinite(rate).all() and np.isfinite(wd).all():
             lr[:n, i], decay[:n, i], count[i] = rate, wd, n
     return IntervalRates(lr, decay, count, lengths)
+
+
+def _cut_is_lost(hyper: HyperParameters, start: int, stop: int) -> bool:
+    """True where a cut lies in the interval and nothing says where: most of it may be either."""
+    return any(
+        cut.step_high - cut.step_low > 0.5 * (stop - start)
+        and cut.step_low < stop
+        and cut.step_high > start
+        for cut in hyper.cuts
+    )
 
 
 def expected_turn2(law: Law, rates: IntervalRates) -> Array:

@@ -90,5 +90,4 @@ class ChordSums:
 
 
 def _ratio(aa: Float, bb: Float) -> Float:
-    with np.errstate(divide="ignore", invalid="ignore"):
-        return np.where((aa > 0) & (bb > 0), np.sqrt(bb / aa), np.nan)
+    return np.where((aa > 0) & (bb > 0), np.sqrt(bb / aa), np.nan)

@@ -24,7 +24,7 @@ from smdlens.motion.records import PAIR_SCHEMA, SNAPSHOT_SCHEMA, Motion, ReadCos
 from smdlens.motion.rows import Columns, pair_rows, snapshot_rows
 from smdlens.motion.select import Selected, select
 from smdlens.motion.statistics import frozen_statistics
-from smdlens.motion.sums import TaskSums, TensorSums, sums_for
+from smdlens.motion.sums import TaskSums, TensorSums, quiet, sums_for
 from smdlens.motion.walk import run_task
 from smdlens.motion.workspace import Workspace
 from smdlens.snapshots.records import SnapshotSeries
@@ -112,7 +112,8 @@ def _measured(
                     yield current
                 plan = task.plan
                 current = task.tensor, sums_for(plan.layout, len(plan.snapshots), plan.clock)
-            current[1].add(part.sums, part.channel, part.clock)
+            with quiet():
+                current[1].add(part.sums, part.channel, part.clock)
             done_bytes += task.nbytes
         if progress is not None:
             progress(done_bytes, total_bytes)
@@ -169,11 +170,12 @@ class _Tables:
 
     def add(self, selected: Selected, sums: TensorSums) -> None:
         steps = self._series.steps
-        leak = self._leak(selected, sums.w2)
-        for name, values in snapshot_rows(selected, sums, steps).items():
-            self.snapshots[name] += values
-        for name, values in pair_rows(selected, sums, steps, leak).items():
-            self.pairs[name] += values
+        with quiet():
+            leak = self._leak(selected, sums.w2)
+            for name, values in snapshot_rows(selected, sums, steps).items():
+                self.snapshots[name] += values
+            for name, values in pair_rows(selected, sums, steps, leak).items():
+                self.pairs[name] += values
 
     def _leak(self, selected: Selected, w2: NDArray[np.float64]) -> NDArray[np.float64] | None:
         norm = selected.symmetry.norm

@@ -85,4 +85,4 @@ def gradient_rule(
     dampening = hyper.optimizer.dampening or 0.0
     if momentum is None or decay is None or decoupled is None or dampening >= 1:
         return None
-    return GradientRule(momentum, dampening, 0.0 if decoupled else decay)
+    return GradientRule(momentum, dampening, decay)

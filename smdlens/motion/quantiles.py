@@ -34,8 +34,7 @@ def channel_quantiles(chord: ChordSums, groups: int) -> tuple[Float, Float]:
     )
     aa, bb = pieces.aa.sum(-1), pieces.bb.sum(-1)
     turned = angle(aa, bb, pieces.total_chord2(), pieces.dot().sum(-1))
-    with np.errstate(divide="ignore", invalid="ignore"):
-        growth = np.log(bb / aa)
+    growth = np.log(bb / aa)
     valid = (aa > 0) & (bb > 0)
     return _quantiles(growth, valid), _quantiles(turned, valid)
 

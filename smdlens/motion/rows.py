@@ -93,9 +93,8 @@ def _adam_columns(selected: Selected, sums: TensorSums) -> Columns:
     adam = np.array([s.adam is not None for s in selected.plan.snapshots])
     values = sums.pair.T
     mean = values[PairSum.S_SUM] / selected.plan.layout.numel
-    with np.errstate(divide="ignore", invalid="ignore"):
-        scaled = values / mean
-        lowest = sums.s_range[:, 0] / sums.s_range[:, 1]
+    scaled = values / mean
+    lowest = sums.s_range[:, 0] / sums.s_range[:, 1]
     start, end = adam[:-1], adam[1:]
     out: Columns = {}
     for known, columns in (

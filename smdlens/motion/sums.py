@@ -44,6 +44,11 @@ class PairSum(IntEnum):
     S_U2_TO = 9
 
 
+def quiet() -> np.errstate:
+    """Sums that overflow or have no value stay infinite or NaN and end as null, without a word."""
+    return np.errstate(divide="ignore", invalid="ignore", over="ignore")
+
+
 @dataclass(slots=True)
 class TensorSums:
     """Everything measured of one tensor before it becomes rows.

@@ -15,7 +15,7 @@ from smdlens.motion.rounding import (
     careful_rounding_variance,
     rounding_variance,
 )
-from smdlens.motion.sums import PairSum, SnapshotSum, TaskSums, TensorSums
+from smdlens.motion.sums import PairSum, SnapshotSum, TaskSums, TensorSums, quiet
 from smdlens.motion.workspace import Scratch, Workspace
 
 
@@ -28,9 +28,10 @@ def run_task(task: Task, space: Workspace) -> TaskSums:
     length = max(b.clock + b.shape[0] * b.shape[2] for b in covered) - clock
     plan = task.plan
     total = TensorSums.zeros(len(plan.snapshots), channels, length if plan.clock else None)
-    for block in covered:
-        part = measure_block(plan, block, space)
-        total.add(part, block.channel - channel, block.clock - clock)
+    with quiet():
+        for block in covered:
+            part = measure_block(plan, block, space)
+            total.add(part, block.channel - channel, block.clock - clock)
     return TaskSums(task.tensor, channel, clock, total)
 
 
@@ -40,11 +41,10 @@ def measure_block(plan: TensorPlan, block: Block, space: Workspace) -> TensorSum
     A block with NaN, infinite or extraordinarily large or small values is measured again with care,
     so the usual block pays nothing for them.
     """
-    with np.errstate(divide="ignore", invalid="ignore", over="ignore"):
-        sums = _BlockWalk(plan, block, space, careful=False).run()
-        if _is_ordinary(sums, block.high - block.low):
-            return sums
-        return _BlockWalk(plan, block, space, careful=True).run()
+    sums = _BlockWalk(plan, block, space, careful=False).run()
+    if _is_ordinary(sums, block.high - block.low):
+        return sums
+    return _BlockWalk(plan, block, space, careful=True).run()
 
 
 def _is_ordinary(sums: TensorSums, elements: int) -> bool:

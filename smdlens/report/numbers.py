@@ -66,7 +66,7 @@ def ratio_precise(value: float | None) -> str:
 
 def quantity(value: float | None) -> str:
     """A norm or another positive quantity in three significant digits."""
-    return "?" if value is None or not math.isfinite(value) else f"{value:.3g}"
+    return "?" if value is None or not math.isfinite(value) else f"{value:#.3g}".removesuffix(".")
 
 
 def bytes_text(value: float) -> str:

@@ -6,10 +6,11 @@ from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
 from smdlens.report.numbers import rate
+from smdlens.report.summary import invariant_names
 from smdlens.vocabulary import OptimizerKind
 
 if TYPE_CHECKING:
-    from smdlens.hyper.records import HyperParameters
+    from smdlens.hyper.records import Optimizer, ParamGroup, RateSegment
     from smdlens.report.build import Report
 
 _NAMES: dict[OptimizerKind, str] = {
@@ -25,10 +26,15 @@ _NAMES: dict[OptimizerKind, str] = {
 def trainer_facts(report: Report) -> list[str]:
     """Optimizer, weight decay and learning rate, each with its source in parentheses."""
     hyper = report.hyper
+    bound = set(invariant_names(report.diagnosis))
+    # Rates of the tensors the theory speaks of; biases and norms often have a group of their own.
+    own = [g for g in hyper.groups if bound.intersection(g.tensors)] or list(hyper.groups)
+    indices = {g.index for g in own}
+    schedule = [s for s in hyper.schedule if s.group in indices]
     facts = [
-        (_optimizer(hyper), hyper.optimizer.source),
-        (_weight_decay(hyper), _sources(g.source for g in hyper.groups)),
-        (_learning_rate(hyper), _sources(s.source for s in hyper.schedule)),
+        (_optimizer(hyper.optimizer), hyper.optimizer.source),
+        (_weight_decay(own, hyper.groups), _sources(g.source for g in own)),
+        (_learning_rate(schedule), _sources(s.source for s in schedule)),
     ]
     merged: list[tuple[str, str]] = []
     for text, source in facts:
@@ -39,8 +45,7 @@ def trainer_facts(report: Report) -> list[str]:
     return [f"{text} ({source})" if source else text for text, source in merged]
 
 
-def _optimizer(hyper: HyperParameters) -> str:
-    optimizer = hyper.optimizer
+def _optimizer(optimizer: Optimizer) -> str:
     name = optimizer.name or _NAMES[optimizer.kind]
     if optimizer.kind is OptimizerKind.SGD and optimizer.decoupled and not optimizer.name:
         name = "SGDW"
@@ -55,16 +60,17 @@ def _optimizer(hyper: HyperParameters) -> str:
     return " ".join(words)
 
 
-def _weight_decay(hyper: HyperParameters) -> str:
-    values = list(dict.fromkeys(g.weight_decay for g in hyper.groups))
-    known = [v for v in values if v is not None]
+def _weight_decay(own: Iterable[ParamGroup], groups: Iterable[ParamGroup]) -> str:
+    known = list(dict.fromkeys(g.weight_decay for g in own if g.weight_decay is not None))
     if not known:
         return "weight decay unknown"
-    return f"weight decay {' or '.join(map(rate, known[:3]))}"
+    text = f"weight decay {' or '.join(map(rate, known[:3]))}"
+    others = {g.weight_decay for g in groups if g.weight_decay is not None} - set(known)
+    return f"{text}, {rate(others.pop())} elsewhere" if len(others) == 1 else text
 
 
-def _learning_rate(hyper: HyperParameters) -> str:
-    rates = [r for s in hyper.schedule for r in (s.lr, s.lr_to) if r is not None]
+def _learning_rate(schedule: Iterable[RateSegment]) -> str:
+    rates = [r for s in schedule for r in (s.lr, s.lr_to) if r is not None]
     if not rates:
         return "lr unknown"
     low, high = min(rates), max(rates)

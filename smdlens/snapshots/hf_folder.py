@@ -84,7 +84,7 @@ def has_trainer_state(candidate: Candidate) -> bool:
     return _TRAINER_STATE in candidate.names
 
 
-def _weights(folder: Path, name: str, limits: Limits) -> tuple[Mapping[str, Any], list[Path], bool]:
+def _weights(folder: Path, name: str, limits: Limits) -> _Weights:
     path = folder / name
     if name.endswith(".index.json"):
         return _sharded(folder, path, limits)

@@ -250,3 +250,16 @@ def test_closed_stdout_of_help_is_quiet_too():
     )
     os.close(write)
     assert (done.returncode, done.stderr) == (141, "")
+
+
+@pytest.mark.parametrize("arguments", [("--help",), ("analyze", "--help")])
+def test_help_on_a_terminal_without_unicode(arguments):
+    done = smdlens(*arguments, PYTHONIOENCODING="ascii")
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.isascii()
+
+
+def test_report_on_a_terminal_without_unicode():
+    done = run(GIVES_REPORT, env={"PYTHONIOENCODING": "ascii"})
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.isascii() and "do not reach equilibrium" in done.stdout

@@ -61,11 +61,12 @@ def test_a_closed_file_can_be_closed_again(tmp_path: Path) -> None:
     file = open_regular(path)
     file.close()
     file.close()
-    before = len(list(Path("/proc/self/fd").iterdir()))
+    descriptors = Path("/proc/self/fd")
+    before = len(list(descriptors.iterdir()))
     for _ in range(20):
         with pytest.raises(SnapshotUnsafeError):
             open_regular(tmp_path)
-    assert len(list(Path("/proc/self/fd").iterdir())) == before, "a refused file keeps no descriptor"
+    assert len(list(descriptors.iterdir())) == before, "a refused file keeps no descriptor"
 
 
 @pytest.mark.parametrize(

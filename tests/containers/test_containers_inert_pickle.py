@@ -137,7 +137,7 @@ def test_every_cut_of_a_pickle_is_noticed() -> None:
     ("data", "limits", "what"),
     [
         (b"]" * 50 + b".", Limits(pickle_objects=20), "more than 20 objects"),
-        (b"N" * 50 + b".", Limits(pickle_stack=20), "values on the stack"),
+        (b"N" * 500 + b".", Limits(pickle_stack=20), "values on the stack"),
         (b"N0" * 50 + b".", Limits(pickle_opcodes=20), "more than 20 operations"),
         (b"(" * 50 + b".", Limits(pickle_depth=20), "open marks"),
     ],

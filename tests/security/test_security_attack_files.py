@@ -31,7 +31,7 @@ resource.setrlimit(resource.RLIMIT_AS, (3 << 30, 3 << 30))
 events = []
 current = ""
 # Names of harmless events: opening for reading, listing folders, our own objects.
-QUIET = ("object.__", "os.listdir", "os.scandir", "sys._getframe", "code.__new__", "gc.", "builtins.id")
+QUIET = ("object.__", "os.listdir", "os.scandir", "sys._getframe", "code.__new__", "builtins.id")
 
 def hook(event, args):
     if event == "open":

@@ -52,7 +52,7 @@ def test_unfinished_and_foreign_files(tmp_path: Path) -> None:
     for name in ("ckpt_7.pt.tmp", "step-100.tmp", "ckpt_8.safetensors.part", "tmp-ckpt_9.pt"):
         (tmp_path / name).write_bytes(whole)
     (tmp_path / "notes.tmp").write_bytes(b"")
-    (tmp_path / "model.onnx").write_bytes(b"\x08\x07" + b"x" * 50)
+    (tmp_path / "model.onnx").write_bytes(b"\x08\x07" + b"x" * 500)
     torch.save({"rng": torch.get_rng_state()}, tmp_path / "state_2.pt")
     os.mkfifo(tmp_path / "ckpt_10.pt")
     series = open_series(tmp_path)

@@ -47,8 +47,8 @@ def show(report: Report, pen: Pen) -> None:
         ],
     )
     caption = "angle per update, median over tensors" + ("; bar from 0.1 to 10" if bar else "")
-    named = "measured/expected" if pen.width >= _NARROW else "ratio: measured/expected"
-    pen.line(f"{named} {caption}", "dim")
+    named = "measured/expected" if pen.width >= _NARROW else "ratio"
+    pen.line(f"{named}: {caption}", "dim")
     if len(shown) < len(stages):
         pen.line(f"{len(stages) - len(shown)} more stages: add -v", "dim")
 
