@@ -171,8 +171,9 @@ def contained(root: Path, name: str, *, subject: str) -> Path:
     """
     if not name or "\0" in name or "\\" in name or name.startswith("/"):
         raise _escapes(subject, name)
-    base = root.resolve()
-    target = (base / name).resolve()
+    # realpath: Path.resolve raises on links that point to themselves.
+    base = Path(os.path.realpath(root))
+    target = Path(os.path.realpath(base / name))
     if not target.is_relative_to(base) or target == base:
         raise _escapes(subject, name)
     return root / name

@@ -9,6 +9,7 @@ from typing import Any, Protocol
 
 from smdlens.containers.files import FileStamp, open_regular
 from smdlens.containers.limits import Limits
+from smdlens.errors import SnapshotMissingError
 
 HEAD_BYTES = 512
 
@@ -73,5 +74,23 @@ def candidate_file(path: Path) -> Candidate:
 
 
 def candidate_folder(path: Path) -> Candidate:
-    """Look at the names in a folder."""
-    return Candidate(path, b"", 0, frozenset(entry.name for entry in path.iterdir()), True)
+    """Look at the names in a folder.
+
+    Raises:
+        SnapshotMissingError: It cannot be listed.
+    """
+    try:
+        names = frozenset(entry.name for entry in path.iterdir())
+    except OSError as error:
+        raise SnapshotMissingError(
+            "the folder cannot be listed", subject=str(path), found=error.strerror
+        ) from error
+    return Candidate(path, b"", 0, names, True)
+
+
+def is_folder(path: Path) -> bool:
+    """Whether a path is a folder; False where it may not even be asked."""
+    try:
+        return path.is_dir()
+    except (OSError, ValueError):
+        return False

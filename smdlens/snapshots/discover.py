@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from smdlens.errors import InputError, NothingToAnalyseError, SnapshotError
-from smdlens.snapshots.candidate import Candidate
+from smdlens.snapshots.candidate import Candidate, is_folder
 from smdlens.snapshots.hf_folder import has_trainer_state, is_unfinished
 from smdlens.snapshots.readers import look, reader_for
 from smdlens.snapshots.records import Skipped
@@ -76,7 +76,7 @@ class Discovery:
 
     def label(self, path: Path) -> str:
         """The path relative to the run folder."""
-        return path.relative_to(self.root).as_posix() if path != self.root else path.name
+        return path.relative_to(self.root).as_posix() if path != self.root else path.resolve().name
 
     def add(self, path: Path) -> None:
         """Take a checkpoint in."""
@@ -106,7 +106,7 @@ def discover(paths: Sequence[Path]) -> Discovery:
             raise NothingToAnalyseError(
                 "no such file or folder", subject=str(path), remedy="Check the path."
             )
-    if len(paths) == 1 and paths[0].is_dir():
+    if len(paths) == 1 and is_folder(paths[0]):
         found = Discovery(paths[0])
         _search(found, paths[0], _DEPTH, set())
     else:
@@ -120,7 +120,7 @@ def discover(paths: Sequence[Path]) -> Discovery:
 
 
 def _take_given(found: Discovery, path: Path) -> None:
-    if not path.is_dir():
+    if not is_folder(path):
         _file(found, path, insist=True)
         return
     candidate = _look(found, path)
@@ -136,8 +136,8 @@ def _take_given(found: Discovery, path: Path) -> None:
     _folder(found, candidate, trained_by_trainer=False)
 
 
-def _search(found: Discovery, folder: Path, depth: int, seen: set[Path]) -> None:
-    real = folder.resolve()
+def _search(found: Discovery, folder: Path, depth: int, seen: set[str]) -> None:
+    real = os.path.realpath(folder)
     if real in seen:
         return
     seen.add(real)
@@ -151,7 +151,7 @@ def _search(found: Discovery, folder: Path, depth: int, seen: set[Path]) -> None
         found.skip(folder, SkipReason.UNREADABLE, f"cannot be listed: {error.strerror}")
         return
     entries = [e for e in entries if not e.name.startswith(".")]
-    folders = [e for e in entries if e.is_dir()]
+    folders = [e for e in entries if is_folder(e)]
     inside = [(e, c) for e in folders if (c := _look(found, e)) is not None]
     trainer = any(has_trainer_state(candidate) for _, candidate in inside)
     own = _look(found, folder)
@@ -214,7 +214,7 @@ def _file(found: Discovery, path: Path, *, insist: bool) -> None:
 def _look(found: Discovery, path: Path) -> Candidate | None:
     try:
         return look(path)
-    except (SnapshotError, OSError):
+    except SnapshotError:
         return None
 
 

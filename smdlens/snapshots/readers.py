@@ -13,23 +13,26 @@ from smdlens.snapshots.candidate import (
     Reader,
     candidate_file,
     candidate_folder,
+    is_folder,
 )
 from smdlens.snapshots.hf_folder import HfFolderReader
 from smdlens.snapshots.safetensors import SafetensorsReader
 from smdlens.snapshots.torch_legacy import TorchLegacyReader
+from smdlens.snapshots.torch_tar import TorchTarReader
 from smdlens.snapshots.torch_zip import TorchZipReader
 
 READERS: tuple[Reader, ...] = (
     TorchZipReader(),
     TorchLegacyReader(),
     SafetensorsReader(),
+    TorchTarReader(),
     HfFolderReader(),
 )
 
 
 def look(path: Path) -> Candidate:
     """A candidate for a file or folder."""
-    return candidate_folder(path) if path.is_dir() else candidate_file(path)
+    return candidate_folder(path) if is_folder(path) else candidate_file(path)
 
 
 def reader_for(candidate: Candidate) -> Reader | None:

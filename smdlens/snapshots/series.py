@@ -147,7 +147,7 @@ def _reason(error: SnapshotError, ref: CheckpointRef) -> SkipReason:
         return SkipReason.AVERAGED
     if isinstance(error, NoWeightsError):
         return SkipReason.NOT_A_CHECKPOINT
-    if isinstance(error, SnapshotMissingError) and not ref.path.exists():
+    if isinstance(error, SnapshotMissingError) and not os.path.lexists(ref.path):
         return SkipReason.UNFINISHED  # a trainer that keeps the last few has deleted it
     if isinstance(error, SnapshotTruncatedError | SnapshotChangedError):
         return SkipReason.UNFINISHED

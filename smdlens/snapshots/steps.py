@@ -11,7 +11,7 @@ from smdlens.snapshots.scalars import ScalarReader
 
 STEP_KEYS = (
     "global_step", "global_steps", "step", "iteration", "iter", "it", "n_iter", "num_updates",
-    "num_steps", "steps",
+    "steps",
 )  # fmt: skip
 EPOCH_KEYS = ("epoch", "epochs", "epoch_idx", "current_epoch")
 # Sub-dictionaries in which trainers keep them.

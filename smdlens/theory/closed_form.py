@@ -45,13 +45,13 @@ def _response(
     source: Array,
     pull: Array,
 ) -> tuple[Array, Array]:
-    """P and V driven at `rate` per step by c^2 `source` in V and by `pull` in P."""
+    """P and V driven at `rate` per step by `source` in V and by `pull` in P."""
     a, c, p, q = rule.a, rule.c, rule.p, rule.q
     slow = rate - a * keep + lr * q * a * coupled
     cross = 2.0 * a * c * coupled
     det = (rate - a * a) * slow + cross * lr * p * rate
-    P = ((rate - a * a) * pull - lr * p * rate * c * c * source) / det
-    V = (c * c * source * slow + cross * pull) / det
+    P = ((rate - a * a) * pull - lr * p * rate * source) / det
+    V = (source * slow + cross * pull) / det
     return P, V
 
 
@@ -92,13 +92,23 @@ def trend_moments(
         gradient_growth = np.ones_like(s) if rule.normalised else np.exp(-s)
     with np.errstate(divide="ignore", invalid="ignore"):
         Pw, Vw = _response(
-            rule, growth, lr, coupled, keep, coupled**2, c * coupled * (keep - lr * q * coupled)
+            rule,
+            growth,
+            lr,
+            coupled,
+            keep,
+            (c * coupled) ** 2,
+            c * coupled * (keep - lr * q * coupled),
         )
-        Pg, Vg = _response(rule, gradient_growth, lr, coupled, keep, np.ones_like(s), -lr * q * c)
+        rho = rule.correlation
+        drawn = np.full_like(s, c * (c + 2.0 * a * rho))
+        Pg, Vg = _response(
+            rule, gradient_growth, lr, coupled, keep, drawn, -lr * q * (c + a * rho)
+        )
         if gradient_ratio is None:
             mix = q * q + 2.0 * p * q * c
             step_w = p * p * growth * Vw + mix * coupled**2 + 2.0 * p * q * a * coupled * Pw
-            step_g = p * p * gradient_growth * Vg + mix + 2.0 * p * q * a * coupled * Pg
+            step_g = p * p * gradient_growth * Vg + mix + 2.0 * p * q * a * (coupled * Pg + rho)
             terms = (
                 np.expm1(s),
                 lr * decoupled * (1.0 + keep),
@@ -118,7 +128,8 @@ def trend_moments(
         # Where only decay acts the buffer lies along w up to rounding: no turn is left.
         across = np.where(ratio > 0.0, np.maximum(buffer - lean**2, 0.0), 0.0)
         radial = keep - lr * (p * (a * lean + c * coupled) + q * coupled)
-        energy = (p * a) ** 2 * across + (p * c + q) ** 2 * ratio
+        kick = (p * c + q) * (p * c + q + 2.0 * p * a * rho)
+        energy = (p * a) ** 2 * across + kick * ratio
         grown = np.sqrt(radial**2 + lr**2 * energy)
         turn2 = 2.0 * lr**2 * energy / (grown * (grown + radial))
     return Trend(turn2[()], ratio[()], lean[()], buffer[()], below[()])

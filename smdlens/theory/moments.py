@@ -27,6 +27,8 @@ class UpdateRule:
         normalised: The gradient's second moment is G itself (Adam family: each entry divided by
             its own root mean square) instead of G / |w|^2 (SGD family: the gradient scales as
             1 / |w|).
+        correlation: E<v', g> / E|g|^2 between the buffer before a step and its gradient. Only
+            Nesterov needs it; heavy ball and AdamW have it inside G.
     """
 
     a: float
@@ -34,6 +36,7 @@ class UpdateRule:
     p: float
     q: float
     normalised: bool
+    correlation: float = 0.0
 
     @property
     def norm_power(self) -> int:
@@ -52,15 +55,17 @@ def heavy_ball(momentum: float, dampening: float = 0.0) -> UpdateRule:
     return UpdateRule(a=momentum, c=1.0 - dampening, p=1.0, q=0.0, normalised=False)
 
 
-def nesterov(momentum: float) -> UpdateRule:
+def nesterov(momentum: float, correlation: float = 0.0) -> UpdateRule:
     """SGD with Nesterov momentum as PyTorch writes it: u = h + a v [Sutskever2013, Eq 3-4].
 
-    The moment recursion then needs gradients uncorrelated with the buffer, which heavy ball does
-    not: docs/theory.md §4.
+    The moment recursion then needs the correlation of gradients with the buffer, which heavy ball
+    does not: docs/theory.md §4. White gradients have none.
     """
     if momentum == 0.0:
         return heavy_ball(0.0)
-    return UpdateRule(a=momentum, c=1.0, p=momentum, q=1.0, normalised=False)
+    return UpdateRule(
+        a=momentum, c=1.0, p=momentum, q=1.0, normalised=False, correlation=correlation
+    )
 
 
 def adam_direction(beta1: float) -> UpdateRule:
@@ -109,14 +114,16 @@ def step_ratios(
     keep = 1.0 - lr * decoupled
     drive = a * lean + c * coupled
     radial = keep - lr * (p * drive + q * coupled)
-    energy = (p * a) ** 2 * tangent + (p * c + q) ** 2 * gradient
+    along = rule.correlation * gradient  # <v', g> / W
+    energy = (p * a) ** 2 * tangent + (p * c + q) ** 2 * gradient + 2 * p * a * (p * c + q) * along
     growth = radial**2 + lr**2 * energy
-    across = p * a**2 * tangent + (p * c + q) * c * gradient
+    across = p * a**2 * tangent + (p * c + q) * c * gradient + a * (2 * p * c + q) * along
     kept = keep - lr * q * coupled
     area = (
         (kept * a) ** 2 * tangent
         + gradient * (c * kept + lr * q * drive) ** 2
-        + (lr * a * q) ** 2 * tangent * gradient
+        + (lr * a * q) ** 2 * (tangent * gradient - along**2)
+        + 2.0 * kept * a * (c * kept + lr * q * drive) * along
     )
     return Ratios(
         radial=radial,
@@ -210,26 +217,29 @@ def steady_state(rule: UpdateRule, lr: Real, coupled: Real, decoupled: Real) -> 
     lr, coupled, decoupled = broadcast(lr, coupled, decoupled)
     a, c, p, q = rule.a, rule.c, rule.p, rule.q
     keep = 1.0 - lr * decoupled
-    raw = q * q + 2.0 * p * q * c
+    rho = rule.correlation
+    own = q * q + 2.0 * p * q * c
+    raw = own + 2.0 * p * q * a * rho
     # Unknowns P, lr V, lr gg are all of the size of the decay: the system is well scaled.
     matrix = np.empty((*lr.shape, 3, 3))
     right = np.empty((*lr.shape, 3, 1))
     matrix[..., 0, 0] = -2.0 * a * c * coupled * lr
     matrix[..., 0, 1] = 1.0 - a * a
-    matrix[..., 0, 2] = -c * c
+    matrix[..., 0, 2] = -c * (c + 2.0 * a * rho)
     right[..., 0, 0] = lr * (c * coupled) ** 2
     matrix[..., 1, 0] = 2.0 * a * p * (keep - q * lr * coupled)
     matrix[..., 1, 1] = -p * p
     matrix[..., 1, 2] = -raw
     right[..., 1, 0] = (
-        -decoupled * (1.0 + keep) - 2.0 * keep * (p * c + q) * coupled + raw * lr * coupled**2
+        -decoupled * (1.0 + keep) - 2.0 * keep * (p * c + q) * coupled + own * lr * coupled**2
     )
     matrix[..., 2, 0] = 1.0 - a * keep + q * a * lr * coupled
     matrix[..., 2, 1] = p
-    matrix[..., 2, 2] = q * c
+    matrix[..., 2, 2] = q * (c + a * rho)
     right[..., 2, 0] = c * coupled * (keep - q * lr * coupled)
     lean, lr_buffer, lr_gradient = np.moveaxis(np.linalg.solve(matrix, right)[..., 0], -1, 0)
-    lr_energy = (p * a) ** 2 * (lr_buffer - lr * lean**2) + (p * c + q) ** 2 * lr_gradient
+    kick = (p * c + q) * (p * c + q + 2.0 * p * a * rho)
+    lr_energy = (p * a) ** 2 * (lr_buffer - lr * lean**2) + kick * lr_gradient
     radial = keep - lr * (p * (a * lean + c * coupled) + q * coupled)
     with np.errstate(divide="ignore", invalid="ignore"):
         w_over_g = lr / (lr_gradient + 0.0)  # never a negative zero

@@ -145,16 +145,19 @@ def run(
             np.multiply(drive, -p * eta, out=radial)
             np.add(radial, kept, out=radial)
             np.multiply(tau, p * a * a, out=energy)
-            np.multiply(gradient, (p * c + q) * c, out=hold)
+            np.multiply(gradient, (p * c + q) * c + a * (2 * p * c + q) * rule.correlation, out=hold)
             across = hold
             np.add(energy, hold, out=hold)
             np.multiply(energy, p, out=energy)
-            np.add(energy, gradient * (p * c + q) ** 2, out=energy)
-            area = c * kept + eta * q * drive
-            area *= area
-            area *= gradient
-            area += tau * ((kept * a) ** 2 + (eta * a * q) ** 2 * gradient)
-            tau[...] = area
+            kick = (p * c + q) * (p * c + q + 2 * p * a * rule.correlation)
+            np.add(energy, gradient * kick, out=energy)
+            push = c * kept + eta * q * drive
+            along = rule.correlation * gradient
+            area = push * push * gradient + 2.0 * kept * a * push * along
+            area += (kept * a) ** 2 * tau
+            area += (eta * a * q) ** 2 * (tau * gradient - along * along)
+            # The correlation is a mean: a single start may leave less than nothing across w.
+            np.maximum(area, 0.0, out=tau)
         # growth = radial^2 + eta^2 energy
         np.multiply(radial, radial, out=growth)
         np.multiply(energy, eta * eta, out=gradient)

@@ -32,9 +32,10 @@ class RunSpec:
     """One run; `lr` gives the rate of update t.
 
     Attributes:
-        multi_step: Drive the rate with torch's MultiStepLR at these cuts (factor `gamma`), stepped
-            before saving, so that the saved rate is already the next; otherwise it is set in the
-            loop and the saved rate is the one that made the last step.
+        jumps: First updates at a new rate.
+        scheduler: Drive the rate with torch's MultiStepLR (a tenth at each jump), stepped before
+            saving, so that the saved rate is already the next; otherwise it is set in the loop and
+            the saved rate is the one that made the last step.
         decay_gains: Weight decay on norm parameters and biases too.
         named: Give the optimizer named parameters, so that it saves `param_names`.
     """
@@ -54,8 +55,8 @@ class RunSpec:
     batch: int = 32
     label_smoothing: float = 0.1
     noise: float = 0.5
-    multi_step: tuple[int, ...] = ()
-    gamma: float = 0.1
+    jumps: tuple[int, ...] = ()
+    scheduler: bool = False
     decay_gains: bool = False
     named: bool = False
 
@@ -83,6 +84,7 @@ RUNS = {
             "heavy_ball",
             "sgd",
             stepwise((0, 0.1), (1400, 0.02), (2600, 0.002)),
+            jumps=(1400, 2600),
             weight_decay=5e-3,
             steps=3400,
             gap=200,
@@ -103,13 +105,15 @@ RUNS = {
             seed=2,
             momentum=0.9,
             batch=64,
-            multi_step=(1400, 2800),
+            jumps=(1400, 2800),
+            scheduler=True,
             decay_gains=True,
         ),
         RunSpec(
             "heavy_ball_inside",
             "sgd",
             stepwise((0, 0.1), (1330, 0.02), (2710, 0.004)),
+            jumps=(1330, 2710),
             weight_decay=5e-3,
             steps=4000,
             gap=400,
@@ -134,7 +138,8 @@ RUNS = {
         RunSpec(
             "adamw",
             "adamw",
-            stepwise((0, 4e-3), (1750, 8e-4)),
+            stepwise((0, 4e-3), (1850, 8e-4)),
+            jumps=(1850,),
             weight_decay=0.2,
             steps=3500,
             gap=250,
@@ -147,6 +152,7 @@ RUNS = {
             "plain_sgd",
             "sgd",
             stepwise((0, 0.5), (2000, 0.1)),
+            jumps=(2000,),
             weight_decay=4e-3,
             steps=4000,
             gap=400,
@@ -165,6 +171,23 @@ RUNS = {
             residual=False,
             seed=7,
             momentum=0.9,
+        ),
+        # No noise and strong decay: weights shrink until batch norm's epsilon pulls at them.
+        RunSpec(
+            "epsilon_leak",
+            "sgd",
+            stepwise((0, 0.1), (1000, 0.01), (2600, 0.001)),
+            jumps=(1000, 2600),
+            weight_decay=2e-2,
+            steps=3400,
+            gap=200,
+            widths=(8, 12, 20),
+            residual=True,
+            seed=8,
+            momentum=0.9,
+            label_smoothing=0.0,
+            noise=0.0,
+            decay_gains=True,
         ),
     )
 }
@@ -188,10 +211,8 @@ def _train(run: RunSpec, folder: Path) -> None:
     model = DigitsNet(run.widths, run.residual)
     optimizer = _optimizer(run, model)
     scheduler = None
-    if run.multi_step:
-        scheduler = torch.optim.lr_scheduler.MultiStepLR(
-            optimizer, milestones=list(run.multi_step), gamma=run.gamma
-        )
+    if run.scheduler:
+        scheduler = torch.optim.lr_scheduler.MultiStepLR(optimizer, milestones=list(run.jumps))
     convolutions = {n: p for n, p in model.named_parameters() if p.ndim == 4}
     log = TruthLog(convolutions, optimizer, run.momentum)
     batches = noisy_batches(run.batch, run.seed, run.noise)

@@ -135,6 +135,8 @@ def test_links_in_circles_are_walked_once(tmp_path: Path) -> None:
     save_run(tmp_path / "a", (1, 2))
     (tmp_path / "a" / "loop").symlink_to(tmp_path)
     (tmp_path / "again").symlink_to(tmp_path / "a")
+    (tmp_path / "self").symlink_to("self")
+    (tmp_path / "dangling").symlink_to("nowhere")
     assert open_series(tmp_path).steps == (1, 2)
 
 
