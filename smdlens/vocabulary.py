@@ -81,7 +81,7 @@ class EvidenceKind(StrEnum):
 
 
 class Method(StrEnum):
-    """Where an interval's one-step angle comes from (theory.md sections 2 to 5)."""
+    """Where an interval's one-step angle comes from (docs/theory.md §2 to §7)."""
 
     ADJACENT = "adjacent"
     OPTIMIZER_STATE = "optimizer_state"

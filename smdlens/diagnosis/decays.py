@@ -39,7 +39,7 @@ def decays_of(
     by_start = {stage.step_from: stage for stage in stages}
     for cut in hyper.cuts:
         stage = by_start.get(cut.step)
-        if stage is None or stage.index == 0:
+        if stage is None or stage is stages[0]:
             continue
         lr, _ = hyper.rates(main, cut.step - 1, cut.step + 1)
         before, after = float(lr[0]), float(lr[1])

@@ -39,14 +39,19 @@ def kappa_of(
         return np.zeros(shape)
     between = {name: tracks.between[name][rows] for name in _COLUMNS}
     w2 = tracks.at["w2"][rows]
+    lr_sum = np.where(gain_rates.known, gain_rates.lr.sum(axis=0), np.nan)
+    shift = between["leak_shift"]
+    if gain_law.decoupled:
+        # Decay that acts on the gains directly moved them without any gradient.
+        shift = shift - gain_rates.mean_decay() * lr_sum * between["leak_gamma"]
     kappa = kappa_from_gamma(
-        between["leak_shift"],
+        shift,
         between["leak_buffer_from"],
         between["leak_buffer_to"],
         between["leak_gamma"],
         gain_rates.first_lr(),
         gain_rates.last_lr(),
-        np.where(gain_rates.known, gain_rates.lr.sum(axis=0), np.nan),
+        lr_sum,
         gain_law.momentum,
         0.0 if gain_law.decoupled else gain_rates.mean_decay(),
         np.sqrt(w2[:, :-1] * w2[:, 1:]),

@@ -29,7 +29,7 @@ def stages_of(hyper: HyperParameters, main_group: int, first: int, last: int) ->
         bounds.add(hyper.warm_up_end)
     edges = sorted(bounds)
     stages = []
-    for index, (low, high) in enumerate(itertools.pairwise(edges)):
+    for index, (low, high) in enumerate(itertools.pairwise(edges), start=1):
         lr_from, decay = _rate_at(hyper, main_group, low)
         lr_to, _ = _rate_at(hyper, main_group, high - 1)
         stages.append(Stage(index, low, high, lr_from, lr_to, decay))

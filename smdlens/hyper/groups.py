@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from smdlens.hyper.optimizer import last_record, number
+from smdlens.hyper.optimizer import SAVED, last_record, number
 from smdlens.hyper.options import DeclaredHyperParameters
 from smdlens.hyper.records import ParamGroup
 from smdlens.snapshots.records import SnapshotSeries
@@ -46,7 +46,7 @@ def resolve_groups(
     for saved in record.groups:
         values = saved.values
         decay = number(values, "weight_decay")
-        source = f"{record.key}.param_groups[{saved.index}]"
+        source = SAVED
         declared_decay = declared.weight_decay
         if declared_decay is not None and decay != 0.0:
             if decay is not None and abs(decay - declared_decay) > 1e-9 * max(decay, 1e-30):

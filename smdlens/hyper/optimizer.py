@@ -11,6 +11,8 @@ from smdlens.hyper.records import Optimizer
 from smdlens.snapshots.records import OptimizerRecord, SnapshotSeries
 from smdlens.vocabulary import OptimizerKind, Slot
 
+# One wording for one source, wherever it is shown.
+SAVED = "parameter groups in the checkpoints"
 _DECLARED: Mapping[str, tuple[OptimizerKind, bool]] = {
     "sgd": (OptimizerKind.SGD, False),
     "sgdw": (OptimizerKind.SGD, True),
@@ -73,7 +75,7 @@ def resolve_optimizer(
     values: Mapping[str, Any] = record.groups[0].values if record is not None else {}
     notes: list[tuple[str, str, str]] = []
     kind, decoupled = (OptimizerKind.UNKNOWN, None) if record is None else _kind_from_keys(record)
-    source = "not given" if record is None else f"parameter groups of '{record.key}'"
+    source = "not given" if record is None else SAVED
     adam_like = kind is OptimizerKind.UNKNOWN and "betas" in values
     if declared.optimizer is not None:
         said, said_decoupled = _DECLARED[declared.optimizer]

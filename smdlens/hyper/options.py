@@ -54,7 +54,7 @@ class DeclaredHyperParameters:
 
     def _bad(self, name: str, expected: str, found: object) -> InputError:
         return InputError(
-            "this value cannot be used",
+            f"this {name.replace('_', ' ')} cannot be used",
             subject=self.said_by(name),
             expected=expected,
             found=repr(found),

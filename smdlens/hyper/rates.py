@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from smdlens.hyper.optimizer import number
+from smdlens.hyper.optimizer import SAVED, number
 from smdlens.hyper.options import DeclaredHyperParameters
 from smdlens.hyper.records import ParamGroup
 from smdlens.hyper.saved_rates import SavedRate, timeline_from_saved
@@ -36,8 +36,7 @@ def resolve_timelines(
         files = from_state
         if files is None and saved:
             next_rate = _has_initial_lr(series, group.index)
-            source = "rates in the checkpoints' parameter groups"
-            files = timeline_from_saved(saved, start, stop, next_rate, source)
+            files = timeline_from_saved(saved, start, stop, next_rate, SAVED)
         scale = saved[-1].lr / reference if saved and reference > 0.0 else 1.0
         if rows:
             timeline = _from_rows(rows, start, stop, scale, declared.said_by("schedule"))

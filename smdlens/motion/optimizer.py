@@ -54,7 +54,7 @@ def adam_moments(
     betas = (group.betas if group else None) or hyper.optimizer.betas
     updates = snapshot.optimizer.updates.get(name) if snapshot.optimizer else None
     if updates is None and series.axis == "steps":
-        updates = None
+        updates = snapshot.step
     if first is None or second is None or betas is None or not updates or updates < 1:
         return None
     bias1, bias2 = 1 - betas[0] ** updates, 1 - betas[1] ** updates

@@ -30,7 +30,7 @@ SNAPSHOT_SCHEMA: dict[str, pl.DataType] = {
 }
 
 # One row per (tensor, pair of neighbouring snapshots a -> b), c = |b| / |a|. S_i is the geometric
-# mean over both ends of sqrt(vhat_i) + eps scaled to mean 1 (theory.md 5d); at an end without
+# mean over both ends of sqrt(vhat_i) + eps scaled to mean 1 (docs/theory.md §6); at an end without
 # moments (step 0) the other end's alone.
 PAIR_SCHEMA: dict[str, pl.DataType] = {
     "tensor": pl.String(),
@@ -57,7 +57,7 @@ PAIR_SCHEMA: dict[str, pl.DataType] = {
     "angle_p05": pl.Float64(),
     "angle_p50": pl.Float64(),
     "angle_p95": pl.Float64(),
-    # epsilon leak (theory.md 5b), sums over channels c of f_c gamma_c (.), f = eps/(var + eps),
+    # epsilon leak (docs/theory.md §10): sums over channels c of f_c gamma_c (.), f = eps/(var+eps),
     # f gamma averaged over both ends: gamma_a - gamma_b, buffer_b - buffer_a, mean gamma
     "leak_shift": pl.Float64(),
     "leak_buffer": pl.Float64(),  # null without buffers

@@ -156,9 +156,10 @@ def place_storage(file: RegularFile, storages: LegacyStorages, storage: Storage,
     return at + 8 + nbytes
 
 
-def read_pickle(file: RegularFile, at: int, resolve: Any, limits: Limits) -> tuple[Any, int]:
+def read_pickle(
+    file: RegularFile, at: int, resolve: Any, limits: Limits, window: int = _FIRST_WINDOW
+) -> tuple[Any, int]:
     """Read one pickle of unknown length at an offset; returns its value and where it ends."""
-    window = _FIRST_WINDOW
     while True:
         data = file.read(at, min(window, limits.pickle_bytes, file.size - at))
         try:

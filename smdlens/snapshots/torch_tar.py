@@ -20,6 +20,7 @@ from smdlens.snapshots.torch_legacy import read_pickle, storage_width
 
 _MEMBERS = ("storages", "tensors", "pickle")
 _MOST_DIMENSIONS = 64
+_WINDOW = 4096
 
 
 class TorchTarReader:
@@ -46,8 +47,11 @@ def _read(file: RegularFile, limits: Limits) -> Any:
             subject=file.path,
             expected="the members " + ", ".join(_MEMBERS),
         )
-    storages = _storages(file, members["storages"][0], limits)
-    tensors = _tensors(file, members["tensors"][0], storages, limits)
+    try:
+        storages = _storages(file, members["storages"][0], limits)
+        tensors = _tensors(file, members["tensors"][0], storages, limits)
+    except (TypeError, ValueError) as error:
+        raise _corrupt(file, f"a malformed member: {error}"[:200], 0) from error
 
     def resolve(pid: Any) -> Any:
         # A class of a container comes as (class, source file, source); a tensor as its key.
@@ -78,7 +82,7 @@ def _storages(file: RegularFile, at: int, limits: Limits) -> dict[int, Storage]:
             raise _corrupt(file, f"the storage {storage.key!r} reaches beyond the file", at)
         storages[_key(key)] = storage
         at += 8 + storage.nbytes
-    views, _ = read_pickle(file, at, _no_reference, limits)
+    views, _ = read_pickle(file, at, _no_reference, limits, _WINDOW)
     if type(views) is not list:
         raise _corrupt(file, "a malformed list of storage views", at)
     for view in views:
@@ -119,14 +123,14 @@ def _tensors(
 
 
 def _count(file: RegularFile, at: int, limits: Limits) -> tuple[int, int]:
-    count, at = read_pickle(file, at, _no_reference, limits)
+    count, at = read_pickle(file, at, _no_reference, limits, _WINDOW)
     if type(count) is not int or not 0 <= count <= limits.zip_entries:
         raise _corrupt(file, "a malformed count", at)
     return count, at
 
 
 def _triple(file: RegularFile, at: int, limits: Limits) -> tuple[tuple[Any, Any, Any], int]:
-    value, end = read_pickle(file, at, _no_reference, limits)
+    value, end = read_pickle(file, at, _no_reference, limits, _WINDOW)
     if type(value) is not tuple or len(value) != 3:
         raise _corrupt(file, "a malformed entry", at)
     return value, end

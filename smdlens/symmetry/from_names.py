@@ -47,7 +47,7 @@ def scale_groups_from_names(tensors: Mapping[str, TensorRef]) -> ScaleGroups:
         if name not in found:
             found[name] = _rest(name, ref, name.rpartition(".")[0] == classifier)
     ordered = {name: found[name] for name in tensors if name in found}
-    return ScaleGroups(ordered, source=f"names ({MEASURED})")
+    return ScaleGroups(ordered, source="names")
 
 
 def _is_statistic(name: str) -> bool:

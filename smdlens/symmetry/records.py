@@ -49,7 +49,7 @@ class TensorSymmetry:
         joint_with: Other members of a jointly invariant set.
         norm: The normalisation behind it, if one is known.
         clock: True where the sum over the output axis (or the tensor itself) gets no gradient and
-            decays as x1^n: a softmax classifier, a bias in front of batch norm (theory.md 9).
+            decays as x1^n: a softmax classifier, a bias in front of batch norm (docs/theory.md §3).
     """
 
     name: str

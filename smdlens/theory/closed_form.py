@@ -102,9 +102,7 @@ def trend_moments(
         )
         rho = rule.correlation
         drawn = np.full_like(s, c * (c + 2.0 * a * rho))
-        Pg, Vg = _response(
-            rule, gradient_growth, lr, coupled, keep, drawn, -lr * q * (c + a * rho)
-        )
+        Pg, Vg = _response(rule, gradient_growth, lr, coupled, keep, drawn, -lr * q * (c + a * rho))
         if gradient_ratio is None:
             mix = q * q + 2.0 * p * q * c
             step_w = p * p * growth * Vw + mix * coupled**2 + 2.0 * p * q * a * coupled * Pw

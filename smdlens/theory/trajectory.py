@@ -145,7 +145,9 @@ def run(
             np.multiply(drive, -p * eta, out=radial)
             np.add(radial, kept, out=radial)
             np.multiply(tau, p * a * a, out=energy)
-            np.multiply(gradient, (p * c + q) * c + a * (2 * p * c + q) * rule.correlation, out=hold)
+            np.multiply(
+                gradient, (p * c + q) * c + a * (2 * p * c + q) * rule.correlation, out=hold
+            )
             across = hold
             np.add(energy, hold, out=hold)
             np.multiply(energy, p, out=energy)

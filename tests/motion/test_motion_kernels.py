@@ -13,11 +13,12 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from smdlens.motion.files import FilePool
+from smdlens.motion.kernels import channel_norm2, reference_ratio, residual
 from smdlens.motion.layout import Layout, blocks
 from smdlens.motion.plan import SnapshotSources, Source, Task, TensorPlan
 from smdlens.motion.sums import TensorSums, sums_for
 from smdlens.motion.walk import run_task
-from smdlens.motion.workspace import Workspace
+from smdlens.motion.workspace import Scratch, Workspace
 from smdlens.snapshots.records import Extent
 from smdlens.theory.angles import angle as angle_of
 
@@ -94,6 +95,35 @@ def test_angle_agrees_with_mpmath(
         return  # what float64 rounding of b alone leaves is below what any sum can resolve
     assert abs(got / exact - 1) < limit
     assert abs(sums.chord.total_chord2()[0] / chord2 - 1) < 2 * limit
+
+
+def scratch_of(values: torch.Tensor) -> Scratch:
+    scratch = Scratch(torch.empty(values.numel(), dtype=torch.float64), (1, 1, values.numel()))
+    scratch.flat.copy_(values)
+    return scratch
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("growth", [1e-3, 0.1])
+def test_every_difference_is_correctly_rounded(dtype: torch.dtype, growth: float) -> None:
+    """Without exact products the smallest of these would lose nine digits."""
+    a, b = rotated(300, 1e-7, growth, 3, dtype)
+    x, y, out = scratch_of(a), scratch_of(b), scratch_of(a)
+    spare = scratch_of(a)
+    ratio = reference_ratio(channel_norm2(x, spare), channel_norm2(y, spare))
+    residual(x, y, ratio, out, wide=dtype == torch.float64)
+    r = mpmath.mpf(float(ratio[0]))
+    for u, v, got in zip(a.double().tolist(), b.double().tolist(), out.flat.tolist(), strict=True):
+        exact = mpmath.mpf(v) - r * mpmath.mpf(u)
+        assert abs(mpmath.mpf(got) - exact) <= 2.3e-16 * abs(exact) + 1e-24 * abs(v)
+
+
+def test_rows_longer_than_the_fused_product_takes(tmp_path: Path) -> None:
+    a, b = rotated(3 * 9000, 0.3, 0.1, 5, torch.float32)
+    long = pair_sums(a, b, Layout(1, 3, 9000), 1 << 17, tmp_path)
+    short = pair_sums(a, b, Layout(1, 3, 9000), 4000, tmp_path)
+    assert long.w2 == pytest.approx(short.w2, rel=1e-13)
+    assert long.chord.chord2() == pytest.approx(short.chord.chord2(), rel=1e-12)
 
 
 SEEDS = st.integers(0, 2**31)

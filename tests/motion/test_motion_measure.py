@@ -135,6 +135,34 @@ def test_gradient_only_where_one_sgd_update_lies_between(
     assert (motion.pairs["grad2"][0] is not None) is expected
 
 
+def test_decoupled_decay_is_no_part_of_the_gradient(tmp_path: Path) -> None:
+    (a, b), (v_a, v_b) = walk((4, 4), 2, 2), walk((4, 4), 2, 3)
+    saved = [
+        Saved(5, {"w": a}, {"w": {"momentum": v_a}}),
+        Saved(6, {"w": b}, {"w": {"momentum": v_b}}),
+    ]
+    hyper = hyper_of(names=["w"], decoupled=True, weight_decay=0.3)
+    motion = measure(
+        write_series(tmp_path, saved), groups_of(symmetry_of("w", (4, 4))), hyper, device="cpu"
+    )
+    g = wide(v_b) - L(0.9) * wide(v_a)
+    assert motion.pairs["grad2"][0] == pytest.approx(float((g**2).sum()), rel=1e-12)
+
+
+@pytest.mark.parametrize(("axis", "known"), [("steps", True), ("epochs", False)])
+def test_moments_are_unbiased_by_the_step_where_no_count_is_saved(
+    tmp_path: Path, axis: str, known: bool
+) -> None:
+    w, m = walk((4, 4), 2, 2)
+    slots = {"w": {"first_moment": m, "second_moment": m**2}}
+    series = write_series(tmp_path, [Saved(s, {"w": w}, slots) for s in (0, 3)], axis=axis)
+    hyper = hyper_of(kind=OptimizerKind.ADAM, names=["w"], betas=(0.5, 0.75))
+    motion = measure(series, groups_of(symmetry_of("w", (4, 4))), hyper, device="cpu")
+    vhat = float((wide(m) ** 2).sum() / (1 - 0.75**3))
+    got = motion.snapshots["vhat_sum"].to_list()
+    assert got == [None, pytest.approx(vhat, rel=1e-6) if known else None]
+
+
 @pytest.mark.parametrize("amsgrad", [False, True])
 def test_adam_direction_is_the_step_torch_took(tmp_path: Path, amsgrad: bool) -> None:
     generator = torch.Generator().manual_seed(5)

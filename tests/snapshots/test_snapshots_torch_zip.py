@@ -257,3 +257,13 @@ def test_tensor_views_are_really_views(tmp_path: Path) -> None:
     ref = tensor_ref("w", raw["w"])
     assert ref.strides == (1, 4) and ref.extents[0].nbytes == 48
     assert torch.equal(read_tensor(ref), base[4:16].view(3, 4).t())
+
+
+def test_stamps_name_the_files_that_hold_bytes(tmp_path: Path) -> None:
+    path = tmp_path / "ckpt_1.pt"
+    save_run(tmp_path, (1,))
+    snapshot = open_snapshot(path)
+    (stamp,) = snapshot.stamps.values()
+    status = path.stat()
+    assert set(snapshot.stamps) == {str(path)}
+    assert (stamp.size, stamp.mtime_ns) == (status.st_size, status.st_mtime_ns)
