@@ -130,7 +130,7 @@ def _size(budget: Budget, args: tuple[Any, ...]) -> Any:
 
 
 def _device(budget: Budget, args: tuple[Any, ...]) -> str:
-    return ":".join(str(a) for a in args[:2] if type(a) in (str, int))
+    return ":".join(str(a)[:32] for a in args[:2] if type(a) in (str, int))
 
 
 # -- Python ------------------------------------------------------------------------------------

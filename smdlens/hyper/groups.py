@@ -8,7 +8,7 @@ from typing import Any
 from smdlens.hyper.optimizer import SAVED, last_record, number
 from smdlens.hyper.options import DeclaredHyperParameters
 from smdlens.hyper.records import ParamGroup
-from smdlens.snapshots.records import SnapshotSeries
+from smdlens.snapshots.records import GroupRecord, SnapshotSeries
 
 Note = tuple[str, str, str]
 _STATISTICS = ("running_mean", "running_var", "num_batches_tracked")
@@ -43,7 +43,8 @@ def resolve_groups(
         return (group,), []
     notes: list[Note] = []
     groups: list[ParamGroup] = []
-    for saved in record.groups:
+    inferred = _by_dimensions(record.groups, series, parameters)
+    for at, saved in enumerate(record.groups):
         values = saved.values
         decay = number(values, "weight_decay")
         source = SAVED
@@ -63,7 +64,12 @@ def resolve_groups(
         elif decay is None:
             # Optimizers written by hand may not store it; nothing is assumed.
             source += " (weight_decay not stored)"
-        names = saved.names if saved.names is not None else _only_group(record.groups, parameters)
+        names = saved.names
+        if names is None and inferred is not None:
+            names = inferred[at]
+            source += " (its tensors inferred: matrices are decayed, vectors are not)"
+        elif names is None:
+            names = _only_group(record.groups, parameters)
         groups.append(
             ParamGroup(
                 index=saved.index,
@@ -77,7 +83,8 @@ def resolve_groups(
                 source=source,
             )
         )
-    if any(saved.names is None for saved in record.groups) and len(record.groups) > 1:
+    unmapped = any(saved.names is None for saved in record.groups)
+    if unmapped and inferred is None and len(record.groups) > 1:
         notes.append(
             (
                 "SMD018",
@@ -87,6 +94,29 @@ def resolve_groups(
             )
         )
     return tuple(groups), notes
+
+
+def _by_dimensions(
+    groups: tuple[GroupRecord, ...], series: SnapshotSeries, parameters: tuple[str, ...]
+) -> tuple[tuple[str, ...], ...] | None:
+    """Tensors of two groups of which one has no decay, where their counts tell them apart.
+
+    The usual split gives decay to tensors of two or more dimensions only. Without buffers (plain
+    SGD) nothing else is known of a group's tensors; the counts must match exactly.
+    """
+    if len(groups) != 2 or any(group.names is not None for group in groups):
+        return None
+    decays = [number(group.values, "weight_decay") for group in groups]
+    if decays.count(0.0) != 1:
+        return None
+    tensors = series.snapshots[-1].tensors
+    matrices = tuple(name for name in parameters if len(tensors[name].shape) >= 2)
+    vectors = tuple(name for name in parameters if len(tensors[name].shape) < 2)
+    split = tuple(vectors if decay == 0.0 else matrices for decay in decays)
+    counts_match = all(
+        len(names) == group.count for names, group in zip(split, groups, strict=True)
+    )
+    return split if counts_match else None
 
 
 def _only_group(groups: tuple[Any, ...], parameters: tuple[str, ...]) -> tuple[str, ...]:

@@ -45,8 +45,12 @@ def timeline_from_saved(
         next_rate: The saved rate is the one the next update would use.
         source: Provenance to record.
     """
+    if not next_rate:
+        points = _without_first(points)
     steps = np.array([point.step for point in points], dtype=np.int64)
     rates = np.array([point.lr for point in points], dtype=np.float64)
+    # The update at which each saved rate is in force.
+    at = steps.astype(np.float64) if next_rate else np.maximum(steps - 1.0, 0.0)
     total = stop - start
     lr = np.empty(total)
     # Outside the snapshots that hold a rate, the nearest one is the only information.
@@ -60,13 +64,23 @@ def timeline_from_saved(
         if rates[i] == rates[i + 1]:
             lr[where] = rates[i]
         elif smooth[i]:
-            lr[where] = _smooth_piece(steps, rates, smooth, i)
+            lr[where] = _smooth_piece(at, rates, smooth, i, np.arange(a, b, dtype=np.float64))
         else:
             cut = b if next_rate else a
             lr[where] = rates[i] if next_rate else rates[i + 1]
             uncertain.append((cut, a, b))
+    if len(steps) >= 2 and smooth[0] and steps[0] > start:
+        before = np.arange(start, steps[0], dtype=np.float64)
+        lr[: len(before)] = np.maximum(_smooth_piece(at, rates, smooth, 0, before, clip=False), 0.0)
     decay = _decay(points, start, total)
     return Timeline(start, lr, decay, source, tuple(uncertain))
+
+
+def _without_first(points: Sequence[SavedRate]) -> Sequence[SavedRate]:
+    """Leaves out the rate of step 0 where it made no update and is not the one that follows."""
+    if len(points) >= 3 and points[0].step == 0 and points[0].lr != points[1].lr:
+        return points[1:]
+    return points
 
 
 def _smooth_intervals(steps: NDArray[np.int64], rates: Array) -> NDArray[np.bool_]:
@@ -104,27 +118,45 @@ def _smooth_intervals(steps: NDArray[np.int64], rates: Array) -> NDArray[np.bool
 
 
 def _smooth_piece(
-    steps: NDArray[np.int64], rates: Array, smooth: NDArray[np.bool_], i: int
+    x: Array,
+    rates: Array,
+    smooth: NDArray[np.bool_],
+    i: int,
+    at: Array,
+    clip: bool = True,
 ) -> Array:
-    """Rates of the updates of interval i, from the spline of the monotone run it lies in."""
-    at = np.arange(steps[i], steps[i + 1], dtype=np.float64)
+    """Rates of the updates `at` of interval i, from the spline of the monotone run it lies in.
+
+    Args:
+        x: Update at which each rate is in force, [k].
+        rates: Saved rates, [k].
+        smooth: Intervals that change smoothly, [k - 1].
+        i: Interval.
+        at: Updates wanted.
+        clip: Keep the result between the interval's two rates.
+    """
     top = i + 1 if rates[i + 1] > rates[i] else i
-    turned = _around_peak(steps, rates, smooth, top, at)
+    turned = _around_peak(x, rates, smooth, top, i, at)
     if turned is not None:
         return turned
     low, high = _monotone_run(rates, smooth, i)
     # The highest point lies on one side of the turn only; it would bend the other side's spline.
     if rates[i + 1] > rates[i] and high - i >= 2 and _turns(rates, smooth, high):
-        high -= 0 if _on_line(steps, rates, high) else 1
+        high -= 0 if _on_line(x, rates, high) else 1
     if rates[i + 1] < rates[i] and i - low >= 1 and _turns(rates, smooth, low):
-        low += 1 if _on_line(steps, rates, low) else 0
-    x, y = steps[low : high + 1].astype(np.float64), rates[low : high + 1]
-    if len(x) > 40:
+        low += 1 if _on_line(x, rates, low) else 0
+    knots, values = x[low : high + 1], rates[low : high + 1]
+    if len(knots) > 40:
         # Far knots do not matter to a cubic spline; a window keeps the system small.
         window = slice(max(0, i - low - 19), i - low + 21)
-        x, y = x[window], y[window]
-    bounds = (min(rates[i], rates[i + 1]), max(rates[i], rates[i + 1]))
-    return np.clip(interpolate(x, y, at), *bounds)
+        knots, values = knots[window], values[window]
+    found = interpolate(knots, values, at)
+    if not clip:
+        return found
+    # One update beyond the interval's last knot may pass the saved rate by a step of the schedule.
+    inside = (at >= x[i]) & (at <= x[i + 1])
+    bounds = min(rates[i], rates[i + 1]), max(rates[i], rates[i + 1])
+    return np.where(inside, np.clip(found, *bounds), np.maximum(found, 0.0))
 
 
 def _monotone_run(rates: Array, smooth: NDArray[np.bool_], i: int) -> tuple[int, int]:
@@ -145,17 +177,15 @@ def _turns(rates: Array, smooth: NDArray[np.bool_], top: int) -> bool:
     return bool(rates[top - 2] < rates[top - 1] < rates[top] > rates[top + 1])
 
 
-def _on_line(steps: NDArray[np.int64], rates: Array, top: int) -> bool:
+def _on_line(x: Array, rates: Array, top: int) -> bool:
     """True where the point `top` continues the straight line of the two before it."""
-    x = steps.astype(np.float64)
     line = slice(top - 2, top)
-    return bool(
-        np.isclose(interpolate(x[line], rates[line], x[top : top + 1])[0], rates[top], rtol=1e-5)
-    )
+    straight = interpolate(x[line], rates[line], x[top : top + 1])[0]
+    return bool(np.isclose(straight, rates[top], rtol=1e-5))
 
 
 def _around_peak(
-    steps: NDArray[np.int64], rates: Array, smooth: NDArray[np.bool_], top: int, at: Array
+    x: Array, rates: Array, smooth: NDArray[np.bool_], top: int, i: int, at: Array
 ) -> Array | None:
     """Rates of an interval beside the highest point of a straight warm-up and a smooth decline.
 
@@ -165,16 +195,14 @@ def _around_peak(
     """
     if not _turns(rates, smooth, top):
         return None
-    line = np.array([top - 2, top - 1])
-    x = steps.astype(np.float64)
-    after = _on_line(steps, rates, top)
-    if at[0] != (x[top] if after else x[top - 1]):
+    after = _on_line(x, rates, top)
+    if i != (top if after else top - 1):
         return None
     first_down = top + 1 if after else top
     _, high = _monotone_run(rates, smooth, first_down)
     if high - first_down < 2:
         return None
-    stop = min(high, first_down + 40) + 1
+    line, stop = slice(top - 2, top), min(high, first_down + 40) + 1
     up = interpolate(x[line], rates[line], at)
     down = interpolate(x[first_down:stop], rates[first_down:stop], at)
     return np.asarray(np.minimum(up, down))

@@ -54,7 +54,8 @@ def reference_ratio(a2: Float, b2: Float) -> Float:
     """A ratio near |b| / |a| per channel, with 29 significant bits; 1 where there is none.
 
     So short a ratio makes its product with a stored float32, bfloat16, float16 or float8 weight
-    exact, which leaves the difference b - r a without any rounding of its own size.
+    exact, which leaves the difference b - r a without any rounding of its own size, whether or
+    not the machine fuses product and sum.
     """
     ratio = np.sqrt(b2 / a2)
     ratio[~np.isfinite(ratio)] = 1.0

@@ -21,7 +21,7 @@ _DEPTH = 3
 _SMALLEST = 64
 _CHECKPOINT_SUFFIX = re.compile(
     r"\.(?:pt|pth|ckpt|bin|safetensors|tar|th|pkl|pt2|h5|keras|npz|msgpack|index|onnx|gguf|"
-    r"pdparams|params)(?![A-Za-z0-9])",
+    r"pdparams|params|distcp)(?![A-Za-z0-9])",
     re.IGNORECASE,
 )
 _UNFINISHED_NAME = re.compile(

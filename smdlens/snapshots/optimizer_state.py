@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from smdlens.containers.inert_values import Opaque
+from smdlens.containers.inert_values import Opaque, PickledTensor
 from smdlens.snapshots.name_matching import Match, match_parameters
 from smdlens.snapshots.records import GroupRecord, OptimizerRecord, TensorRef
 from smdlens.snapshots.resolve import is_tensor, tensor_ref
@@ -39,6 +39,8 @@ def match_optimizer(value: Mapping[str, Any], tree: RawTree, ordered: bool) -> M
     for group in groups:
         params = group.get("params") if isinstance(group, Mapping) else None
         params = list(params) if isinstance(params, (list, tuple)) else []
+        # Anything else cannot be a key of the state; hashing it may even be an attack.
+        params = [p if type(p) in (int, str, PickledTensor) else object() for p in params]
         given = group.get("param_names") if isinstance(group, Mapping) else None
         if params and all(isinstance(p, str) for p in params):
             given = params

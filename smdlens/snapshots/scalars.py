@@ -133,7 +133,7 @@ class PlainConverter:
             if type(key) in (str, int, float, bool, type(None)):
                 result[key] = self.convert(item, depth + 1)
             else:
-                result[str(self.convert(key, depth + 1))] = self.convert(item, depth + 1)
+                result[_key_text(key)] = self.convert(item, depth + 1)
         return result
 
     def _sequence(self, value: Any, kind: type, depth: int) -> Any:
@@ -173,3 +173,12 @@ class PlainConverter:
             return None
         self._left -= len(values)
         return values[0] if value.shape == () and len(values) == 1 else values
+
+
+def _key_text(key: Any) -> str:
+    """A short text for a dict key that is not plain; never the text of what it holds."""
+    if type(key) is tuple:
+        return "/".join(str(part)[:100] for part in key if type(part) in (str, int))
+    if type(key) in (Opaque, OpaqueGlobal):
+        return f"{key.module}.{key.name}"[:200]
+    return type(key).__name__

@@ -70,9 +70,11 @@ class LegacyStorages:
         view_key, offset, size = view
         if type(offset) is not int or type(size) is not int or offset < 0 or size < 0:
             raise ValueError("a malformed storage view")
-        part = self.views.get((key, str(view_key)))
+        if type(view_key) is not str:
+            raise TypeError("a malformed storage view")
+        part = self.views.get((key, view_key))
         if part is None:
-            part = self.views[key, str(view_key)] = Storage(key, storage.dtype, size)
+            part = self.views[key, view_key] = Storage(key, storage.dtype, size)
             part.path = self.path
             self._placing.append((part, storage, offset, size))
         return part
@@ -116,13 +118,17 @@ def _read(file: RegularFile, limits: Limits) -> Any:
             subject=file.path,
             remedy="Load and save it again with torch on a little-endian machine.",
         )
-    if type(keys) is not list or len(keys) != len(set(map(str, keys))):
+    if (
+        type(keys) is not list
+        or not all(type(key) is str for key in keys)
+        or len(keys) != len(set(keys))
+    ):
         raise SnapshotCorruptError("the list of storages is malformed", subject=file.path)
     for key in keys:
-        storage = storages.by_key.get(key) if type(key) is str else None
+        storage = storages.by_key.get(key)
         if storage is None:
             raise SnapshotCorruptError(
-                f"the storage {str(key)[:50]!r} is listed but never used", subject=file.path
+                f"the storage {key[:50]!r} is listed but never used", subject=file.path
             )
         at = place_storage(file, storages, storage, at)
     missing = next((s for s in storages.by_key.values() if s.offset < 0), None)

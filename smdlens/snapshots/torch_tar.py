@@ -75,12 +75,13 @@ def _storages(file: RegularFile, at: int, limits: Limits) -> dict[int, Storage]:
         if type(kind) is not StorageKind:
             raise _corrupt(file, "a storage without a type", at)
         numel = int.from_bytes(file.read(at, 8), "little", signed=True)
-        storage = Storage(str(key), kind.dtype, numel)
+        number = _key(key)
+        storage = Storage(str(number), kind.dtype, numel)
         storage.path, storage.offset = file.path, at + 8
         storage.nbytes = numel * storage_width(storage)
         if numel < 0 or at + 8 + storage.nbytes > file.size:
             raise _corrupt(file, f"the storage {storage.key!r} reaches beyond the file", at)
-        storages[_key(key)] = storage
+        storages[number] = storage
         at += 8 + storage.nbytes
     views, _ = read_pickle(file, at, _no_reference, limits, _WINDOW)
     if type(views) is not list:
@@ -91,7 +92,7 @@ def _storages(file: RegularFile, at: int, limits: Limits) -> dict[int, Storage]:
         whole = storages.get(_key(view[1]))
         if whole is None or type(view[3]) is not int or view[2] < 0 or view[3] < 0:
             raise _corrupt(file, "a malformed storage view", at)
-        part = Storage(str(view[0]), whole.dtype, view[3])
+        part = Storage(str(_key(view[0])), whole.dtype, view[3])
         width = storage_width(part)
         part.path, part.offset = file.path, whole.offset + view[2] * width
         part.nbytes = view[3] * width
@@ -108,17 +109,18 @@ def _tensors(
     tensors: dict[int, PickledTensor] = {}
     for _ in range(count):
         (key, storage_key, _), at = _triple(file, at, limits)
+        number = _key(key)
         storage = storages.get(_key(storage_key))
         (dimensions,) = struct.unpack("<i", file.read(at, 4))
         if storage is None or not 0 <= dimensions <= _MOST_DIMENSIONS:
-            raise _corrupt(file, f"the tensor {str(key)[:50]!r} has an impossible header", at)
+            raise _corrupt(file, f"the tensor {number} has an impossible header", at)
         numbers = struct.unpack(f"<{2 * dimensions + 1}q", file.read(at + 8, 16 * dimensions + 8))
         if min(numbers) < 0:
-            raise _corrupt(file, f"the tensor {str(key)[:50]!r} has a negative size", at)
+            raise _corrupt(file, f"the tensor {number} has a negative size", at)
         at += 16 * (dimensions + 1)
         shape, strides = numbers[:dimensions], numbers[dimensions:-1]
         dtype = storage.dtype or "uint8"
-        tensors[_key(key)] = PickledTensor(storage, dtype, numbers[-1], shape, strides)
+        tensors[number] = PickledTensor(storage, dtype, numbers[-1], shape, strides)
     return tensors
 
 

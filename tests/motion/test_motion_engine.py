@@ -219,12 +219,14 @@ def test_invariant_rows_of_a_fused_tensor(tmp_path: Path) -> None:
     assert motion.pairs["dot"][0] == pytest.approx(float((kept[0] * kept[1]).sum()), rel=1e-13)
 
 
-def test_heads_are_joined_before_quantiles(tmp_path: Path) -> None:
+@pytest.mark.parametrize(("heads", "pieces"), [(3, 3), (5, 12)])
+def test_heads_are_joined_before_quantiles(tmp_path: Path, heads: int, pieces: int) -> None:
+    """A number of heads that does not divide the rows leaves single rows."""
     a, b = walk((12, 5), 2, 2)
     saved = [Saved(0, {"w": a}), Saved(1, {"w": b})]
-    groups = groups_of(symmetry_of("w", (12, 5), groups=3))
+    groups = groups_of(symmetry_of("w", (12, 5), groups=heads))
     motion = run(write_series(tmp_path, saved), groups)
-    x, y = wide(a).reshape(3, -1), wide(b).reshape(3, -1)
+    x, y = wide(a).reshape(pieces, -1), wide(b).reshape(pieces, -1)
     cosine = (x * y).sum(1) / np.sqrt((x**2).sum(1) * (y**2).sum(1))
     expected = np.quantile(np.arccos(cosine).astype(float), [0.05, 0.5, 0.95])
     got = [motion.pairs[f"angle_{p}"][0] for p in ("p05", "p50", "p95")]

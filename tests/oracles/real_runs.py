@@ -67,12 +67,17 @@ def stepwise(*rates: tuple[int, float]) -> Callable[[int], float]:
 
 
 def cosine(peak: float, steps: int, warm_up: int = 0) -> Callable[[int], float]:
-    """Linear warm-up to `peak`, then half a cosine down to almost 0 at `steps`."""
+    """Linear warm-up to `peak`, then half a cosine down to a hundredth of it at `steps`.
+
+    Not to 0: an update at the very end would be lost in the rounding of float32 weights, and the
+    truth with it.
+    """
 
     def rate(t: int) -> float:
         if t < warm_up:
             return peak * (t + 1) / warm_up
-        return peak * 0.5 * (1.0 + math.cos(math.pi * (t - warm_up) / (steps - warm_up)))
+        phase = math.pi * (t - warm_up) / (steps - warm_up)
+        return peak * (0.01 + 0.99 * 0.5 * (1.0 + math.cos(phase)))
 
     return rate
 

@@ -27,7 +27,8 @@ class Options:
     state: bool = True
     leak: float = 0.85
     closed_form: bool = False
-    resume: bool = True  # carry the velocity's moments from one interval to the next
+    shape: bool = True  # let the shot trajectory weigh the exact boundary terms
+    nesterov_gain: float = 1.012  # its gradients lean against the velocity, which shooting ignores
 
 
 @dataclass(frozen=True)
@@ -57,9 +58,7 @@ def load(folder: Path, steps: NDArray[np.int64]) -> list[dict[str, Any]]:
     return loaded
 
 
-def mean_leak(
-    run: RunSpec, tensor: str, a: dict[str, Any], b: dict[str, Any], lr: Array
-) -> float:
+def mean_leak(run: RunSpec, tensor: str, a: dict[str, Any], b: dict[str, Any], lr: Array) -> float:
     """kappa of one interval: batch norm's epsilon, from the motion of its gains."""
     norm = tensor.replace("conv.weight", "norm")
     gamma = [x["w"][f"{norm}.weight"] for x in (a, b)]
@@ -134,16 +133,36 @@ def rule_of(run: RunSpec) -> Rule:
     return Rule(run.momentum, 1.0, *((run.momentum, 1.0) if run.nesterov else (1.0, 0.0)), False)
 
 
+@dataclass(frozen=True)
+class Shot:
+    """A trajectory of mean moments that ends at the measured norm, each `[tensors]`.
+
+    Mean 2 (1 - cos Delta) and mean eta^2 |u|^2 / |w|^2; G; P and V at the end; and the sums
+    eta^2 |u|^2, eta l |w|^2 and (eta_t - eta_(t-1)) P_t.
+    """
+
+    turned: Array
+    step2: Array
+    G: Array
+    P: Array
+    V: Array
+    energy: Array
+    work: Array
+    jumps: Array
+
+
 def shoot(
     rule: Rule, lr: Array, decay: float, kappa: Array, W0: Array, P0: Array, V0: Array, W1: Array
-) -> tuple[Array, Array, Array, Array]:
-    """Mean 2 (1 - cos Delta), G, and P, V at the end, by bisection."""
+) -> Shot:
+    """Find the G whose trajectory ends at W1, by bisection."""
     coupled = kappa if rule.adaptive else decay + kappa
     keep = 1.0 - lr * decay if rule.adaptive else np.ones_like(lr)
+    zero = np.zeros_like(W0)
 
-    def run(G: Array) -> tuple[Array, Array, Array, Array]:
-        W, P, V, turned = W0, P0, V0, np.zeros_like(W0)
-        for eta, al in zip(lr, keep, strict=True):
+    def run(G: Array) -> tuple[Array, Shot]:
+        W, P, V = W0, P0, V0
+        turned, step2, energy, work, jumps = zero, zero, zero, zero, zero
+        for eta, before, al in zip(lr, (lr[0], *lr[:-1]), keep, strict=True):
             gg = (G if rule.adaptive else G / W) + coupled**2 * W
             d = rule.a * P + rule.c * coupled * W
             Vn = rule.a**2 * V + rule.c**2 * gg + 2 * rule.a * rule.c * coupled * P
@@ -152,10 +171,14 @@ def shoot(
             U = rule.p**2 * Vn + rule.q**2 * gg + 2 * rule.p * rule.q * x
             y = rule.p * Vn + rule.q * x
             Wn = al**2 * W - 2 * eta * al * e + eta**2 * U
-            P = al * d - eta * y
             turned = turned + 2 * (1 - (al * W - eta * e) / np.sqrt(W * Wn))
+            step2 = step2 + eta**2 * U / W
+            energy = energy + eta**2 * U
+            work = work + eta * coupled * W
+            jumps = jumps + (eta - before) * P
+            P = al * d - eta * y
             W, V = Wn, Vn
-        return W, P, V, turned / len(lr)
+        return W, Shot(turned / len(lr), step2 / len(lr), G, P, V, energy, work, jumps)
 
     scale = W0 if rule.adaptive else W0**2
     low, high = np.log(1e-12 * scale / lr.mean() ** 2), np.log(1e2 * scale / lr.mean() ** 2)
@@ -164,9 +187,7 @@ def shoot(
         with np.errstate(over="ignore", invalid="ignore"):
             above = ~(run(np.exp(middle))[0] < W1)
         low, high = np.where(above, low, middle), np.where(above, middle, high)
-    G = np.exp((low + high) / 2)
-    _, P, V, turned = run(G)
-    return turned, G, P, V
+    return run(np.exp((low + high) / 2))[1]
 
 
 def closed_form(rule: Rule, lr: float, decay: Array, s: Array) -> Array:
@@ -182,15 +203,29 @@ def closed_form(rule: Rule, lr: float, decay: Array, s: Array) -> Array:
     return np.maximum((delta2 - np.expm1(s / 2) ** 2) * np.exp(-s / 2), 0.0)
 
 
-def from_buffers(rule: Rule, n: int, lr: float, decay: Array, ends: Ends) -> Array:
+def from_buffers(rule: Rule, lr: Array, decay: Array, ends: Ends) -> Array:
     """Heavy ball at a constant rate: the norm balance with exact boundary terms."""
     W0, W1 = ends.W
-    s = np.log(W1 / W0)
+    n, s = len(lr), np.log(W1 / W0)
     mean = (W1 - W0) / s
-    gain = (1 - rule.a) * (W1 - W0) + 2 * lr * decay * n * mean
-    gain -= 2 * rule.a * lr * (ends.P[1] - ends.P[0])
+    gain = (1 - rule.a) * (W1 - W0) + 2 * lr[0] * decay * n * mean
+    gain -= 2 * rule.a * lr[0] * (ends.P[1] - ends.P[0])
     delta2 = gain / ((1 + rule.a) * n * mean)
     return np.maximum((delta2 - np.expm1(s / n / 2) ** 2) * np.exp(-s / n / 2), 0.0)
+
+
+def from_buffers_and_shot(rule: Rule, lr: Array, ends: Ends, shot: Shot) -> Array:
+    """Heavy ball, any schedule: the exact sum of squared steps, weighed as in the shot trajectory.
+
+    (1 + a) sum eta^2 |v|^2 = (1 - a)(W1 - W0) + 2 sum eta l W - 2a (eta_last P1 - eta_first P0
+    - sum (eta_t - eta_(t-1)) P_t). The trajectory supplies the two sums that no snapshot holds, and
+    the mean of eta^2 |v|^2 / |w|^2, which is not the quotient of the means when the norm moves.
+    """
+    W0, W1 = ends.W
+    boundary = lr[-1] * ends.P[1] - lr[0] * ends.P[0] - shot.jumps
+    energy = (1 - rule.a) * (W1 - W0) + 2 * shot.work - 2 * rule.a * boundary
+    energy /= 1 + rule.a
+    return np.maximum(shot.turned + shot.step2 * (energy / shot.energy - 1), 0.0)
 
 
 def expected_turn2(run: RunSpec, lr: Array) -> float:
@@ -236,9 +271,8 @@ def estimate(
             kappa = options.leak * np.array([mean_leak(run, t, a, b, lr) for t in tensors])
         if has_buffers:
             P, V = ends.P[0], ends.V[0]
-        elif not options.resume:
-            P, V = np.zeros_like(P), np.zeros_like(V)
-        turned, G, P, V = shoot(rule, lr, run.weight_decay, kappa, ends.W[0], P, V, ends.W[1])
+        shot = shoot(rule, lr, run.weight_decay, kappa, ends.W[0], P, V, ends.W[1])
+        turned, G, P, V = shot.turned, shot.G, shot.P, shot.V
         constant = bool((lr == lr[0]).all())
         trend = np.log(ends.W[1] / ends.W[0]) / n
         if options.closed_form:
@@ -246,10 +280,16 @@ def estimate(
         elif constant and rule.a == 0.0:
             chord = trend - 2 * np.log1p(-lr[0] * (run.weight_decay + kappa))
             turned = -2 * np.expm1(-chord / 2)
-        elif constant and has_buffers and not rule.adaptive and not run.nesterov:
-            balance = from_buffers(rule, n, float(lr[0]), run.weight_decay + kappa, ends)
+        elif has_buffers and not rule.adaptive and not run.nesterov and i:
+            balance = turned
+            if options.shape:
+                balance = from_buffers_and_shot(rule, lr, ends, shot)
+            elif constant:
+                balance = from_buffers(rule, lr, run.weight_decay + kappa, ends)
             G, turned = G * balance / turned, balance
         turned = turned * ends.to_plain
+        if run.nesterov:
+            turned = turned * options.nesterov_gain**2
         expected = 2 * np.arcsin(np.sqrt(expected_turn2(run, lr)) / 2)
         angle = 2 * np.arcsin(np.sqrt(turned) / 2)
         for k, name in enumerate(tensors):

@@ -52,9 +52,10 @@ def test_no_module_that_could_run_input_is_imported() -> None:
 
 def test_attributes_are_looked_up_by_constant_names_only() -> None:
     """`getattr` appears once: from the interpreter's own table of opcodes to its methods."""
-    uses = []
-    for path in ROOMS:
-        for node in ast.walk(ast.parse(path.read_text())):
-            if isinstance(node, ast.Name) and node.id == "getattr":
-                uses.append(path.name)
+    uses = [
+        path.name
+        for path in ROOMS
+        for node in ast.walk(ast.parse(path.read_text()))
+        if isinstance(node, ast.Name) and node.id == "getattr"
+    ]
     assert uses == ["inert_pickle.py"]
