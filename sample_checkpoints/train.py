@@ -18,7 +18,7 @@ from pathlib import Path
 import torch
 from sklearn.datasets import load_digits
 from torch import Tensor, nn
-from torch.nn import functional as F
+from torch.nn.functional import cross_entropy, pad, relu
 
 SEED = 20
 BATCH = 32
@@ -67,8 +67,8 @@ class Block(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """[N, width_in, H, W] -> [N, width_out, H / stride, W / stride]."""
-        y = self.bn2(self.conv2(F.relu(self.bn1(self.conv1(x)))))
-        return F.relu(y + self.shortcut(x))
+        y = self.bn2(self.conv2(relu(self.bn1(self.conv1(x)))))
+        return relu(y + self.shortcut(x))
 
 
 class DigitsResNet(nn.Module):
@@ -85,14 +85,15 @@ class DigitsResNet(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """[N, 1, 8, 8] -> logits [N, 10]."""
-        y = F.relu(self.stem_bn(self.stem(x)))
-        return self.fc(self.dropout(self.block2(self.block1(y)).mean((2, 3))))
+        y = relu(self.stem_bn(self.stem(x)))
+        logits: Tensor = self.fc(self.dropout(self.block2(self.block1(y)).mean((2, 3))))
+        return logits
 
 
 def random_shift(images: Tensor, generator: torch.Generator) -> Tensor:
     """Shift each image of [N, 1, 8, 8] by -1, 0 or 1 pixel along both axes."""
     n = len(images)
-    padded = F.pad(images, (1, 1, 1, 1))
+    padded = pad(images, (1, 1, 1, 1))
     rows = torch.randint(0, 3, (n, 1), generator=generator) + torch.arange(8)
     columns = torch.randint(0, 3, (n, 1), generator=generator) + torch.arange(8)
     return padded[torch.arange(n)[:, None, None], 0, rows[:, :, None], columns[:, None, :]][:, None]
@@ -198,7 +199,7 @@ def train(out: Path) -> None:
         shifted = random_shift(images[chosen], generator)
         noise = PIXEL_NOISE * torch.randn(shifted.shape, generator=generator)
         logits = model(shifted + noise)
-        loss = F.cross_entropy(logits, labels[chosen], label_smoothing=LABEL_SMOOTHING)
+        loss = cross_entropy(logits, labels[chosen], label_smoothing=LABEL_SMOOTHING)
         optimizer.zero_grad()
         loss.backward()
         truth.before_update()

@@ -131,12 +131,12 @@ def _case(own: Tracks, hyper: HyperParameters, cut: RateCut) -> _Case | None:
     """Everything known around the interval [1, 2] of four snapshots."""
     group = _group_index(hyper, own.tensors[0])
     law = law_of(hyper.optimizer, hyper.groups[group])
-    if law is None or law.rule is None or law.adaptive:
+    if law is None or law.rule is None or law.is_l2_adam:
         return None
     lr, decay = hyper.rates(group, cut.step - 1, cut.step + 1)
     no_leak = np.zeros((len(own.tensors), 3))
     steps = one_step(own, law, interval_rates(hyper, group, own.steps), no_leak)
-    before, after = steps.unit_gradient2[:, 0], steps.unit_gradient2[:, 2]
+    before, after = steps.drive[:, 0], steps.drive[:, 2]
     w2 = own.at["w2"]
     usable = (before > 0.0) & (after > 0.0) & ~steps.below[:, 0] & ~steps.below[:, 2]
     if not usable.any():

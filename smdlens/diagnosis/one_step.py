@@ -16,11 +16,7 @@ from smdlens.diagnosis.rates import IntervalRates
 from smdlens.diagnosis.tracks import Tracks
 from smdlens.diagnosis.update_rule import Law
 from smdlens.theory.angles import angle, rounding_floor, turn2_from_angle
-from smdlens.theory.buffers import (
-    last_step_angle,
-    mean_turn2_plain_sgd,
-    mean_turn2_with_buffers,
-)
+from smdlens.theory.buffers import last_step_angle, mean_turn2_plain_sgd
 from smdlens.theory.closed_form import trend_moments
 from smdlens.theory.equilibrium import step_angle_lion
 from smdlens.theory.moments import UpdateRule
@@ -47,6 +43,7 @@ class OneStep:
         angle: Angle between the two snapshots, radians.
         floor: Angle that rounding to the storage dtype alone would show, radians.
         last: Angle of the last single update, radians, from optimizer state.
+        drive: G of the recursion, the second moment that explains the norms.
         unit_gradient2: Mean effective squared unit gradient.
         below: The norm falls as fast as decay alone makes it: the angle is below resolution.
         with_state: The interval's boundary terms come from saved optimizer state.
@@ -57,6 +54,7 @@ class OneStep:
     angle: Array
     floor: Array
     last: Array
+    drive: Array
     unit_gradient2: Array
     below: Flags
     with_state: Flags
@@ -102,6 +100,7 @@ def one_step(tracks: Tracks, law: Law | None, rates: IntervalRates, kappa: Array
         angle=theta,
         floor=floor,
         last=np.full(shape, np.nan) if law is None else last_step(tracks, law, rates),
+        drive=np.full(shape, np.nan),
         unit_gradient2=np.full(shape, np.nan),
         below=np.zeros(shape, dtype=bool),
         with_state=np.zeros(shape, dtype=bool),
@@ -143,37 +142,57 @@ def _sgd(
     coupled, decoupled = _decays(law, rates, kappa)
     shot = _shoot(rule, w2, lean, buffer, rates, coupled, decoupled)
     found.turn2[:] = shot.turn2_mean
+    found.drive[:] = shot.G
     found.unit_gradient2[:] = shot.G
     found.below[:] = shot.below_resolution
     found.method[np.isfinite(found.turn2)] = Method.NORM_BALANCE.value
     if law.momentum == 0.0 and not law.decoupled:
-        exact, usable = _plain_sgd(tracks, rates, kappa), rates.known & (rates.lengths > 1)
-    elif law.is_heavy_ball and not law.decoupled:
-        usable = rates.constant & (rates.lengths > 1)
-        exact = mean_turn2_with_buffers(
-            w2[:, :-1],
-            w2[:, 1:],
-            lean[:, :-1],
-            lean[:, 1:],
-            rates.lengths.astype(np.float64),
-            rates.mean_lr(),
-            rates.mean_decay(),
-            kappa,
-            law.momentum,
-            1.0 - rule.c,
-        )
+        exact = _plain_sgd(tracks, rates, kappa)
+        usable = rates.known & np.isfinite(exact)
+        found.turn2[usable], found.below[usable] = exact[usable], exact[usable] <= 0.0
+    elif has_buffers:
+        _close_with_buffers(found, shot, rule, w2, lean, buffer, rates)
+
+
+def _close_with_buffers(
+    found: OneStep,
+    shot: Shot,
+    rule: UpdateRule,
+    w2: Array,
+    lean: Array,
+    buffer: Array,
+    rates: IntervalRates,
+) -> None:
+    """Puts the saved buffer in place of the modelled one at the end of each interval.
+
+    The norm balance holds for any gradients once both boundary terms are measured: what the saved
+    <w, v> differs from the modelled one is a difference in the energy of the steps, and what |v|^2
+    differs is a difference in that of the gradients (docs/theory.md §6).
+    """
+    known = np.isfinite(lean[:, :-1] + lean[:, 1:] + buffer[:, :-1] + buffer[:, 1:])
+    usable = known & (rates.lengths > 1) & np.isfinite(shot.turn2_mean)
+    a, lr = rule.a, rates.last_lr()
+    if rule.q == 0.0:
+        share = 2.0 * a / (1.0 + a)
     else:
-        return
-    replace = usable & np.isfinite(exact)
+        # Nesterov: the step u = h + a v, with |u|^2 and <u, v> of white gradients.
+        step2 = (1.0 + a) ** 2 + a**4 / (1.0 - a * a)
+        step_buffer = 1.0 + a + a**3 / (1.0 - a * a)
+        share = 2.0 * a * a / (1.0 - a + 2.0 * a * a * step_buffer / step2)
     with np.errstate(divide="ignore", invalid="ignore"):
-        ratio = np.where(found.turn2 > 0.0, exact / found.turn2, 1.0)
-    found.turn2[replace] = exact[replace]
-    found.below[replace] = exact[replace] <= 0.0
-    # The unit gradient goes as the squared angle at the same norms.
-    found.unit_gradient2[replace] *= ratio[replace]
-    if has_buffers:
-        found.method[replace] = Method.OPTIMIZER_STATE.value
-        found.with_state[replace] = True
+        energy = -share * lr * (lean[:, 1:] - shot.P_end)
+        added = energy / (rates.lengths * w2[:, 1:])
+        relative = np.where(shot.turn2_mean > 0.0, added / shot.turn2_mean, 0.0)
+        moved = np.maximum(shot.turn2_mean + added, 0.0)
+        # (1 - a^2) sum |v|^2 + a^2 (change of |v|^2) = sum of h~ / |w|^2 (docs/theory.md §10).
+        gradient2 = a * a * (buffer[:, 1:] - shot.V_end) * shot.W_mean / rates.lengths
+    found.turn2[usable] = moved[usable]
+    found.below[usable] = moved[usable] <= 0.0
+    found.unit_gradient2[usable] = np.maximum(
+        shot.G * (1.0 + relative) + gradient2 / rule.c**2, 0.0
+    )[usable]
+    found.method[usable] = Method.OPTIMIZER_STATE.value
+    found.with_state[usable] = True
 
 
 def _plain_sgd(tracks: Tracks, rates: IntervalRates, kappa: Array) -> Array:
@@ -200,6 +219,7 @@ def _adam(
     if not law.is_l2_adam:
         shot = _shoot(rule, w2, unknown, unknown, rates, coupled, decoupled)
         found.turn2[:] = shot.turn2_mean
+        found.drive[:] = shot.G
         found.below[:] = shot.below_resolution
         found.method[np.isfinite(found.turn2)] = Method.NORM_BALANCE.value
     start, end = between["s_w2_from"], between["s_w2_to"]

@@ -109,9 +109,7 @@ def _read(file: RegularFile, limits: Limits) -> Any:
         values.append(value)
     magic, version, machine, root, keys = values
     if magic != _MAGIC or type(magic) is not int or version != 1001:
-        raise SnapshotUnsupportedError(
-            "a legacy torch file of another version", subject=file.path, found=str(version)[:50]
-        )
+        raise SnapshotUnsupportedError("a legacy torch file of another version", subject=file.path)
     if type(machine) is dict and machine.get("little_endian") is False:
         raise SnapshotUnsupportedError(
             "the checkpoint was written on a big-endian machine",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from itertools import pairwise
 
 import torch
 from sklearn.datasets import load_digits
@@ -54,8 +55,7 @@ class DigitsNet(nn.Module):
         super().__init__()
         self.stem = PlainStage(1, widths[0], 1)
         stage = Residual if residual else PlainStage
-        pairs = zip(widths, widths[1:], strict=False)
-        self.stages = nn.Sequential(*(stage(a, b, 2 if b > a else 1) for a, b in pairs))
+        self.stages = nn.Sequential(*(stage(a, b, 2 if b > a else 1) for a, b in pairwise(widths)))
         self.dropout = nn.Dropout(0.2)
         self.head = nn.Linear(widths[-1], 10)
 

@@ -122,7 +122,7 @@ RUNS = {
             weight_decay=5e-3,
             steps=4000,
             gap=400,
-            widths=(10, 12, 20),
+            widths=(8, 12, 16),
             residual=True,
             seed=3,
             momentum=0.9,
@@ -244,6 +244,7 @@ def _train(run: RunSpec, folder: Path) -> None:
 
 def _optimizer(run: RunSpec, model: torch.nn.Module) -> torch.optim.Optimizer:
     named = list(model.named_parameters())
+    split: list[tuple[list[Any], float]]
     if run.decay_gains:
         split = [(named, run.weight_decay)]
     else:
