@@ -12,6 +12,8 @@ from smdlens.errors import InputError
 
 FILE_NAME = "smdlens.toml"
 PYPROJECT = "pyproject.toml"
+# The table of `smdlens check`; diagnosis.policy_file reads it.
+POLICY_TABLE = "check"
 
 
 def _is_number(value: Any) -> bool:
@@ -71,7 +73,7 @@ def find_config(folder: Path) -> Path | None:
         mentions = "tool.smdlens" in shared.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError):
         return None
-    return shared if mentions and _table(shared) else None
+    return shared if mentions and read_table(shared) else None
 
 
 def read_config(path: Path) -> dict[str, Any]:
@@ -81,7 +83,9 @@ def read_config(path: Path) -> dict[str, Any]:
         InputError: The file cannot be read, holds an unknown key or a value of another type.
     """
     values: dict[str, Any] = {}
-    for key, value in _table(path).items():
+    for key, value in read_table(path).items():
+        if key == POLICY_TABLE:
+            continue
         name = key.replace("-", "_")
         if name not in KEYS:
             close = difflib.get_close_matches(name, KEYS, n=1)
@@ -99,7 +103,12 @@ def read_config(path: Path) -> dict[str, Any]:
     return values
 
 
-def _table(path: Path) -> dict[str, Any]:
+def read_table(path: Path) -> dict[str, Any]:
+    """Everything the file says to smdlens: the whole of it, or `[tool.smdlens]`.
+
+    Raises:
+        InputError: The file cannot be read or is not valid TOML.
+    """
     try:
         content = tomllib.loads(path.read_text(encoding="utf-8"))
     except OSError as error:

@@ -15,6 +15,8 @@ import unicodedata
 _UNSAFE_CATEGORIES = frozenset({"Cc", "Cf", "Cs", "Co", "Cn", "Zl", "Zp", "Mn", "Me"})
 # Openers of commands that CI services read out of logs.
 _CI_OPENERS = (("::", ":\\x3a"), ("##", "#\\x23"))
+# "&", ";" and what makes entities themselves stay: `for_html` comes first.
+_MARKDOWN_SYNTAX = frozenset("\\`*_{}[]()~|!$@:")
 _FORMULA_OPENERS = ("=", "+", "-", "@")
 
 
@@ -53,6 +55,11 @@ def for_html(text: str) -> str:
 def for_xml(text: str) -> str:
     """`text` for XML content and quoted attributes; characters XML forbids are escaped visibly."""
     return for_html(text)
+
+
+def for_markdown(text: str) -> str:
+    """`text` for Markdown and its tables: punctuation becomes entities, which are no syntax."""
+    return "".join(f"&#{ord(c)};" if c in _MARKDOWN_SYNTAX else c for c in for_html(text))
 
 
 def for_json(text: str) -> str:

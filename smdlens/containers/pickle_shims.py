@@ -6,86 +6,20 @@ imports, calls or looks up anything the file names, and shims have no attribute 
 
 from __future__ import annotations
 
-import struct
-from collections.abc import Callable, Hashable, Mapping
+from collections.abc import Mapping
 from types import MappingProxyType
-from typing import Any, Protocol
+from typing import Any
 
-from smdlens.containers.inert_values import (
-    InlineArray,
-    NumpyDtype,
-    Opaque,
-    OpaqueGlobal,
-    PickledTensor,
-    Storage,
-    StorageKind,
-    TorchDtype,
+from smdlens.containers.inert_values import PickledTensor, Storage, StorageKind, TorchDtype
+from smdlens.containers.pickle_numpy import (
+    numpy_dtype,
+    numpy_frombuffer,
+    numpy_reconstruct,
+    numpy_scalar,
 )
-from smdlens.containers.limits import Limits
-
-
-class Budget(Protocol):
-    """What a shim needs of the interpreter: a way to pay for what it copies."""
-
-    limits: Limits
-
-    def charge(self, objects: int) -> None:
-        """Pay for `objects` new objects."""
-
-    def call(self, function: Any, args: Any) -> Any:
-        """Apply another shim, or make a placeholder of its name."""
-
-
-Builder = Callable[[Budget, tuple[Any, ...]], Any]
-
-
-class Shim:
-    """A name with a meaning. Files can only cause `build` to be applied to plain arguments."""
-
-    __slots__ = ("build", "name")
-
-    def __init__(self, name: str, build: Builder) -> None:
-        self.name = name
-        self.build = build
-
-
-def checked_key(key: Any) -> Hashable:
-    """A dict or set key whose hash is cheap and hard to collide; TypeError otherwise.
-
-    Hashing a tuple walks all it holds, so nested tuples that share parts would cost exponential
-    time; integers beyond the hash modulus collide at will.
-    """
-    kind = type(key)
-    if kind is str or kind is bytes or key is None or kind is bool or kind is float:
-        return key  # type: ignore[no-any-return]
-    if kind is int:
-        if key.bit_length() > 60:
-            raise ValueError("an integer key that is too large")
-        return key  # type: ignore[no-any-return]
-    if kind is tuple:
-        if len(key) > 16:
-            raise ValueError("a tuple key that is too long")
-        return tuple(part if type(part) is str else _flat_key(part) for part in key)
-    if kind in (Opaque, OpaqueGlobal, PickledTensor, TorchDtype, Shim, StorageKind, Storage):
-        return key  # type: ignore[no-any-return]
-    raise TypeError(f"a key of kind {kind.__name__}")
-
-
-def _flat_key(part: Any) -> Hashable:
-    if type(part) is tuple:
-        raise TypeError("a nested tuple as key")
-    return checked_key(part)
-
+from smdlens.containers.shim import Budget, Builder, Shim, checked_key, integers
 
 # -- torch -------------------------------------------------------------------------------------
-
-
-def _integers(value: Any) -> tuple[int, ...]:
-    """A tuple of non-negative integers, as sizes and strides must be."""
-    for item in value:
-        if type(item) is not int or item < 0:
-            raise ValueError("a size or stride that is not a non-negative integer")
-    return value if type(value) is tuple else tuple(value)
 
 
 def _tensor(storage: Any, offset: Any, shape: Any, strides: Any, dtype: str | None) -> Any:
@@ -95,7 +29,7 @@ def _tensor(storage: Any, offset: Any, shape: Any, strides: Any, dtype: str | No
         raise ValueError("a tensor with an impossible view")
     if dtype is None:
         dtype = storage.dtype or "uint8"
-    return PickledTensor(storage, dtype, offset, _integers(shape), _integers(strides))
+    return PickledTensor(storage, dtype, offset, integers(shape), integers(strides))
 
 
 def _rebuild_tensor_v2(budget: Budget, args: tuple[Any, ...]) -> Any:
@@ -216,64 +150,6 @@ def _newobj(budget: Budget, args: tuple[Any, ...]) -> Any:
     return budget.call(args[0], args[1:])
 
 
-# -- numpy -------------------------------------------------------------------------------------
-
-_NUMPY_FORMATS = {
-    "f8": "d", "f4": "f", "f2": "e", "i8": "q", "i4": "i", "i2": "h", "i1": "b",
-    "u8": "Q", "u4": "I", "u2": "H", "u1": "B", "b1": "?",
-}  # fmt: skip
-
-
-def _numpy_dtype(budget: Budget, args: tuple[Any, ...]) -> Any:
-    if type(args[0]) is not str or len(args[0]) > 64:
-        raise TypeError("a numpy dtype that is not a short name")
-    return NumpyDtype(args[0])
-
-
-def _numpy_scalar(budget: Budget, args: tuple[Any, ...]) -> Any:
-    dtype, raw = args
-    return _decode(dtype, raw, 1)[0]
-
-
-def _numpy_reconstruct(budget: Budget, args: tuple[Any, ...]) -> Any:
-    return InlineArray()
-
-
-def _numpy_frombuffer(budget: Budget, args: tuple[Any, ...]) -> Any:
-    data, dtype, shape, order = args
-    array = InlineArray()
-    array_state(array, (1, shape, dtype, order == "F", data))
-    return array
-
-
-def array_state(array: InlineArray, state: Any) -> None:
-    """Fill an array placeholder from `ndarray.__setstate__`'s tuple; data stay undecoded."""
-    _, shape, dtype, fortran, data = state
-    if type(dtype) is not NumpyDtype:
-        raise TypeError("an array without a dtype")
-    array.shape, array.dtype, array.fortran = _integers(shape), dtype, bool(fortran)
-    array.data = data if type(data) is bytes else b""
-
-
-def array_values(array: InlineArray, limits: Limits) -> list[Any] | None:
-    """The elements of a small inline array in storage order; None where it is not decoded."""
-    if array.dtype is None or len(array.data) > limits.inline_bytes:
-        return None
-    form = _NUMPY_FORMATS.get(array.dtype.code)
-    if form is None or len(array.data) % struct.calcsize(form):
-        return None
-    return list(_decode(array.dtype, array.data, len(array.data) // struct.calcsize(form)))
-
-
-def _decode(dtype: Any, raw: Any, count: int) -> tuple[Any, ...]:
-    if type(dtype) is not NumpyDtype or type(raw) is not bytes:
-        raise TypeError("a numpy value without dtype or bytes")
-    form = _NUMPY_FORMATS.get(dtype.code)
-    if form is None:
-        return (None,) * min(count, 1)
-    return struct.unpack(f"{dtype.order}{count}{form}", raw)
-
-
 # -- the table ---------------------------------------------------------------------------------
 
 _STORAGE_DTYPES = {
@@ -316,13 +192,13 @@ _OTHERS: dict[str, Builder] = {
     "copyreg._reconstructor": _reconstructor,
     "copyreg.__newobj__": _newobj,
     "_codecs.encode": _encode,
-    "numpy.dtype": _numpy_dtype,
+    "numpy.dtype": numpy_dtype,
     **{
         f"numpy.{core}.multiarray.{name}": build
         for core in ("core", "_core")
-        for name, build in (("scalar", _numpy_scalar), ("_reconstruct", _numpy_reconstruct))
+        for name, build in (("scalar", numpy_scalar), ("_reconstruct", numpy_reconstruct))
     },
-    **{f"numpy.{core}.numeric._frombuffer": _numpy_frombuffer for core in ("core", "_core")},
+    **{f"numpy.{core}.numeric._frombuffer": numpy_frombuffer for core in ("core", "_core")},
     **{
         f"{module}.{name}": _path
         for module in ("pathlib", "pathlib._local")

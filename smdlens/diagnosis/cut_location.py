@@ -92,7 +92,9 @@ def _locate(
     span = cut.step_high - cut.step_low
     places = np.unique(np.round(_GRID * span).astype(np.int64))
     norm, buffer = _misfit(case, places)
-    possible = ~(np.abs(buffer) > np.log(_BUFFER_SCATTER))
+    # Only how the places differ tells; that the unit gradient drifted on tells nothing.
+    off = np.abs(buffer)
+    possible = ~(off - np.fmin.reduce(off) > np.log(_BUFFER_SCATTER))
     reach = float(np.ptp(norm))
     if not reach > 0.0:
         return None

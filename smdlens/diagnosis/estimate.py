@@ -26,6 +26,8 @@ Z95 = 1.959963984540054
 GRADIENT_SCATTER = 0.9
 # AdamW without its saved moments: the truth lies up to this far below q (docs/theory.md §6).
 ADAM_ONE_SIDED = 0.1
+# Adam's second moment builds up over its first 1 / (1 - beta2) updates: relative error of q there.
+_FIRST_ADAM = 0.15
 # An interval whose rate changes by more than this within it holds a jump.
 _JUMP = 1.5
 
@@ -101,10 +103,15 @@ def _systematic(law: Law, rates: IntervalRates, steps: OneStep, tracks: Tracks) 
     """Relative error that does not average out: of the method, or of a jump in or just before."""
     model = np.where(steps.with_state, SYSTEMATIC[_kind(law, True)], SYSTEMATIC[_kind(law, False)])
     jump = holds_jump(rates) | follows_jump(rates)
+    error = np.where(jump, np.maximum(model, SYSTEMATIC["jump"]), model)
     if len(jump) and tracks.steps[0] == 0:
         # The first updates of all: gradients change faster than anywhere else.
-        jump = jump | (np.arange(len(jump)) == 0)
-    return np.where(jump, np.maximum(model, SYSTEMATIC["jump"]), model)
+        error[:, 0] = _FIRST_ADAM if law.adaptive else SYSTEMATIC["jump"]
+    strength = rates.lr * rates.decay
+    ends = np.abs(rates.first_lr() * rates.decay[0] - rates.last_lr() * rates.mean_decay())
+    with np.errstate(divide="ignore", invalid="ignore"):
+        share = rates.place_error * ends * rates.count / strength.sum(axis=0)
+    return np.asarray(np.hypot(error, np.where(np.isfinite(share), share, 0.0)))
 
 
 def _boundary(law: Law, rates: IntervalRates, q: Array, tracks: Tracks) -> Array:

@@ -116,13 +116,14 @@ def _random_walk(part: GroupMeasurement) -> Array:
     shape = part.steps.turn2.shape
     result = np.full(shape, np.nan)
     law, rates = part.law, part.rates
-    if law is None or law.rule is None or law.is_l2_adam:
+    rule = None if law is None else law.white_rule
+    if law is None or rule is None or law.is_l2_adam:
         return result
     lr, decay = rates.mean_lr(), rates.mean_decay()
     for i in np.flatnonzero(rates.known & (np.nan_to_num(lr) > 0.0) & (np.nan_to_num(decay) > 0.0)):
         coupled, decoupled = (0.0, decay[i]) if law.decoupled else (decay[i], 0.0)
         n = float(rates.lengths[i])
-        result[:, i] = random_walk_angle(n, law.rule, float(lr[i]), coupled, decoupled)
+        result[:, i] = random_walk_angle(n, rule, float(lr[i]), coupled, decoupled)
     return result
 
 

@@ -38,6 +38,10 @@ def kappa_of(
     if law is None or law.adaptive or law.rule is None or gain_rates is None or gain_law is None:
         return np.zeros(shape)
     between = {name: tracks.between[name][rows] for name in _COLUMNS}
+    if tracks.steps[0] == 0:
+        # Before its first update an optimizer has no buffer: that is a buffer of zero.
+        start = between["leak_buffer_from"][:, :1]
+        between["leak_buffer_from"][:, :1] = np.where(np.isnan(start), 0.0, start)
     w2 = tracks.at["w2"][rows]
     lr_sum = np.where(gain_rates.known, gain_rates.lr.sum(axis=0), np.nan)
     shift = between["leak_shift"]

@@ -143,7 +143,9 @@ def _sgd(
     shot = _shoot(rule, w2, lean, buffer, rates, coupled, decoupled)
     found.turn2[:] = shot.turn2_mean
     found.drive[:] = shot.G
-    found.unit_gradient2[:] = shot.G
+    # h~ = |g|^2 + 2 a <v', g>: heavy ball's G is h~ itself, Nesterov's is |g|^2.
+    effective = shot.G * (1.0 + 2.0 * rule.a * rule.correlation)
+    found.unit_gradient2[:] = effective
     found.below[:] = shot.below_resolution
     found.method[np.isfinite(found.turn2)] = Method.NORM_BALANCE.value
     if law.momentum == 0.0 and not law.decoupled:
@@ -151,12 +153,13 @@ def _sgd(
         usable = rates.known & np.isfinite(exact)
         found.turn2[usable], found.below[usable] = exact[usable], exact[usable] <= 0.0
     elif has_buffers:
-        _close_with_buffers(found, shot, rule, w2, lean, buffer, rates)
+        _close_with_buffers(found, shot, effective, rule, w2, lean, buffer, rates)
 
 
 def _close_with_buffers(
     found: OneStep,
     shot: Shot,
+    effective: Array,
     rule: UpdateRule,
     w2: Array,
     lean: Array,
@@ -189,7 +192,7 @@ def _close_with_buffers(
     found.turn2[usable] = moved[usable]
     found.below[usable] = moved[usable] <= 0.0
     found.unit_gradient2[usable] = np.maximum(
-        shot.G * (1.0 + relative) + gradient2 / rule.c**2, 0.0
+        effective * (1.0 + relative) + gradient2 / rule.c**2, 0.0
     )[usable]
     found.method[usable] = Method.OPTIMIZER_STATE.value
     found.with_state[usable] = True

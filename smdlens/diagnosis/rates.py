@@ -26,12 +26,15 @@ class IntervalRates:
         decay: float64 [n_max, I], likewise.
         count: Updates per interval, int64 [I]; 0 where a rate or decay is unknown.
         lengths: Updates per interval, known or not.
+        place_error: Half the width of the bounds of a cut inside, as a share of the interval; 0
+            where every rate is certain.
     """
 
     lr: Array
     decay: Array
     count: NDArray[np.int64]
     lengths: NDArray[np.int64]
+    place_error: Array
 
     @property
     def known(self) -> NDArray[np.bool_]:
@@ -81,7 +84,17 @@ def interval_rates(hyper: HyperParameters, group: int, steps: NDArray[np.int64])
         rate, wd = hyper.rates(group, int(steps[i]), int(steps[i + 1]))
         if np.isfinite(rate).all() and np.isfinite(wd).all():
             lr[:n, i], decay[:n, i], count[i] = rate, wd, n
-    return IntervalRates(lr, decay, count, lengths)
+    return IntervalRates(lr, decay, count, lengths, _place_error(hyper, steps))
+
+
+def _place_error(hyper: HyperParameters, steps: NDArray[np.int64]) -> Array:
+    """See `IntervalRates.place_error`."""
+    error = np.zeros(len(steps) - 1)
+    for cut in hyper.cuts:
+        at = int(np.searchsorted(steps, cut.step, side="right")) - 1
+        if cut.step_low < cut.step_high and 0 <= at < len(error):
+            error[at] = (cut.step_high - cut.step_low) / (2.0 * (steps[at + 1] - steps[at]))
+    return error
 
 
 def _cut_is_lost(hyper: HyperParameters, start: int, stop: int) -> bool:
@@ -118,10 +131,11 @@ def expected_turn2(law: Law, rates: IntervalRates) -> Array:
 
 def equilibrium_turn2(law: Law, lr: Array, decay: Array) -> Array:
     """2 (1 - cos Delta*) at constant rates, same shape; 0 at a rate of 0."""
-    if law.rule is None:
+    rule = law.white_rule
+    if rule is None:
         beta1, beta2 = law.betas or (0.9, 0.99)
         return np.asarray(angular_update_lion(lr, decay, beta1, beta2) ** 2)
     safe = np.where(lr > 0.0, lr, 1.0)
     coupled = np.zeros_like(decay) if law.decoupled else decay
     decoupled = decay if law.decoupled else np.zeros_like(decay)
-    return np.where(lr > 0.0, steady_state(law.rule, safe, coupled, decoupled).turn2, 0.0)
+    return np.where(lr > 0.0, steady_state(rule, safe, coupled, decoupled).turn2, 0.0)

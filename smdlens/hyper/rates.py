@@ -11,7 +11,12 @@ from smdlens.hyper.options import DeclaredHyperParameters
 from smdlens.hyper.records import ParamGroup
 from smdlens.hyper.saved_rates import SavedRate, timeline_from_saved
 from smdlens.hyper.schedule_csv import ScheduleRow, read_schedule
-from smdlens.hyper.scheduler_state import find_state, formula_of, updates_per_tick
+from smdlens.hyper.scheduler_state import (
+    base_rates,
+    find_state,
+    formula_of,
+    updates_per_tick,
+)
 from smdlens.hyper.timeline import Timeline
 from smdlens.snapshots.records import SnapshotSeries
 
@@ -108,18 +113,16 @@ def _from_scheduler(
         return None
     last = found[-1][1]
     formula = formula_of(last)
-    bases = last.get("base_lrs")
+    bases = base_rates(last)
     tick = updates_per_tick([(step, int(state["last_epoch"])) for step, state in found])
-    if formula is None or tick is None or not isinstance(bases, (list, tuple)):
-        return None
-    if group.index >= len(bases):
+    if formula is None or tick is None or bases is None or group.index >= len(bases):
         return None
     state = {**last, "_group": group.index}
-    base = float(bases[group.index])
     ticks = range(start // tick, (stop - 1) // tick + 2)
     try:
+        base = float(bases[group.index])
         rates = {at: formula(state, base, at) for at in ticks}
-    except (KeyError, TypeError, ValueError, ZeroDivisionError, IndexError, OverflowError):
+    except (LookupError, TypeError, ValueError, ArithmeticError, AttributeError):
         return None
     saved_at = {point.step: point.lr for point in saved}
     for step, seen in found:

@@ -57,7 +57,7 @@ def read_schedule(path: Path) -> tuple[ScheduleRow, ...]:
             decay = float(cell) if cell else None
         except (ValueError, IndexError):
             raise _bad(path, number, "numbers", ",".join(cells)) from None
-        if step_value < 0 or step_value != math.floor(step_value):
+        if not step_value >= 0 or not step_value.is_integer():
             raise _bad(path, number, "a whole step of 0 or more", cells[at_step])
         values = [lr] if decay is None else [lr, decay]
         if not all(math.isfinite(value) and value >= 0.0 for value in values):

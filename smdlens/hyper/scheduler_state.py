@@ -42,6 +42,10 @@ def _cosine(state: State, base: float, epoch: int) -> float:
 
 def _cosine_restarts(state: State, base: float, epoch: int) -> float:
     period, factor, done = int(state["T_0"]), int(state["T_mult"]), epoch
+    if period < 1 or factor < 1:
+        raise ValueError("T_0 and T_mult are 1 or more")
+    if factor == 1:
+        done %= period
     while done >= period:
         done -= period
         period *= factor
@@ -92,11 +96,24 @@ FORMULAS: tuple[tuple[frozenset[str], Formula], ...] = (
 
 
 def formula_of(state: State) -> Formula | None:
-    """The formula whose telling keys the state has, or None (a lambda, OneCycle, a plateau)."""
+    """The formula whose telling keys the state has, or None (a lambda, a cycle, a plateau)."""
     keys = set(state)
-    if {"lr_lambdas", "best", "_schedule_phases"} & keys:
+    if {"lr_lambdas", "best", "_schedule_phases", "max_lrs"} & keys:
         return None
     return next((formula for telling, formula in FORMULAS if telling <= keys), None)
+
+
+def base_rates(state: State) -> Sequence[Any] | None:
+    """Rate of each group before the scheduler changed it; a sequence of schedulers asks its first.
+
+    torch's SequentialLR stores no rates of its own, the schedulers it runs do.
+    """
+    bases = state.get("base_lrs")
+    parts = state.get("_schedulers")
+    if bases is None and isinstance(parts, (list, tuple)) and parts:
+        first = parts[0]
+        bases = first.get("base_lrs") if isinstance(first, Mapping) else None
+    return bases if isinstance(bases, (list, tuple)) else None
 
 
 def find_state(scalars: Mapping[str, Any]) -> State | None:
@@ -119,10 +136,10 @@ def updates_per_tick(points: Sequence[tuple[int, int]]) -> int | None:
     step = N * last_epoch and step = N * (last_epoch + 1) are tried; rate(t) = formula(t // N).
     """
     for shift in (0, 1):
-        pairs = [(step, tick + shift) for step, tick in points if step > 0 and tick + shift > 0]
-        if not pairs:
+        pairs = [(step, tick + shift) for step, tick in points if step > 0]
+        if not pairs or pairs[-1][1] <= 0:
             continue
-        size, rest = divmod(pairs[-1][0], pairs[-1][1])
+        size, rest = divmod(*pairs[-1])
         if rest == 0 and size >= 1 and all(step == size * tick for step, tick in pairs):
             return size
     return None

@@ -17,7 +17,8 @@ from smdlens.containers.inert_values import (
     TorchDtype,
 )
 from smdlens.containers.limits import Limits
-from smdlens.containers.pickle_shims import Shim, array_values
+from smdlens.containers.pickle_numpy import array_values
+from smdlens.containers.shim import Shim
 from smdlens.errors import SnapshotError
 from smdlens.snapshots.records import Extent, TensorRef
 from smdlens.snapshots.resolve import is_tensor, tensor_ref

@@ -19,7 +19,7 @@ from hypothesis import strategies as st
 from smdlens.containers.inert_pickle import PickleEndsError, load_pickle
 from smdlens.containers.inert_values import InlineArray, Opaque, OpaqueGlobal
 from smdlens.containers.limits import Limits
-from smdlens.containers.pickle_shims import array_values
+from smdlens.containers.pickle_numpy import array_values
 from smdlens.errors import SnapshotCorruptError, SnapshotUnsafeError
 
 _KEYS = st.text() | st.integers(-(2**59), 2**59) | st.booleans() | st.none() | st.binary()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from pathlib import Path
 
@@ -51,7 +52,7 @@ class TruthLog:
     """Watches an optimizer, update by update, in float64."""
 
     def __init__(
-        self, weights: dict[str, Tensor], optimizer: torch.optim.Optimizer, momentum: float
+        self, weights: Mapping[str, Tensor], optimizer: torch.optim.Optimizer, momentum: float
     ) -> None:
         self.weights, self.optimizer, self.momentum = weights, optimizer, momentum
         self.steps = [0]

@@ -1,0 +1,321 @@
+"""Carries degrees through a graph: the few operations that all operator rules are made of.
+
+Every rule ends in `equal`, `unify` or `require_zero`, which hand linear forms that must vanish to
+a sink; what the sink makes of them (exact elimination, or a partition of channels) is its affair.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+import numpy as np
+
+from smdlens.symmetry.forms import (
+    ANY,
+    ZERO,
+    Coefficient,
+    FormTable,
+    IdArray,
+    compressed,
+    over_ids,
+    over_pairs,
+)
+from smdlens.symmetry.model_graph import Node, Ref, Shape
+from smdlens.symmetry.values import (
+    INPUT,
+    Term,
+    Value,
+    constant_along,
+    is_exact_zero,
+    joined_labels,
+    labelled,
+    uniform,
+    varies_everywhere,
+)
+
+_MOST_TERMS = 8
+
+
+@dataclass(frozen=True, slots=True)
+class Reason:
+    """Why forms had to agree or vanish: the node, and what it asks of its operands."""
+
+    node: Node
+    kind: str  # "equal" | "homogeneous" | "together" | "output"
+
+
+class Sink(Protocol):
+    """Takes the constraints."""
+
+    def vanish(self, forms: IdArray, reason: Reason) -> None:
+        """Every form of the array is zero."""
+
+    def agree(self, a: IdArray, b: IdArray, reason: Reason) -> None:
+        """Forms of two equally long vectors agree pairwise."""
+
+    def settled(self, forms: IdArray) -> IdArray:
+        """The same forms under the constraints so far (may be the argument itself)."""
+
+
+class Engine:
+    """Operations on degrees for one run over one graph."""
+
+    def __init__(self, table: FormTable, sink: Sink) -> None:
+        self.table = table
+        self.sink = sink
+        self.node: Node | None = None
+        self.normalised: dict[int, Node] = {}  # parameter -> first normaliser its degree met
+        self.ignored_epsilons: list[tuple[Node, float]] = []
+        self.frozen: frozenset[str] = frozenset()
+        self.without_rule: dict[str, int] = {}
+        self.detached = 0  # taint that went through a detach
+
+    # -- degrees -------------------------------------------------------------------------------
+
+    def _reason(self, kind: str) -> Reason:
+        assert self.node is not None
+        return Reason(self.node, kind)
+
+    def plus(self, a: IdArray, b: IdArray) -> IdArray:
+        """Degree of an elementwise product."""
+        for this, other in ((a, b), (b, a)):
+            if this.size == 1 and int(this.flat[0]) == ZERO and this.ndim <= other.ndim:
+                return other
+        return over_pairs(self.table.plus, a, b)
+
+    def times(self, a: IdArray, factor: Coefficient) -> IdArray:
+        """Degree of an elementwise power."""
+        return over_ids(lambda form: self.table.times(form, factor), a)
+
+    def minus(self, a: IdArray, b: IdArray) -> IdArray:
+        """Degree of an elementwise quotient."""
+        return self.plus(a, self.times(b, -1))
+
+    def vanish(self, a: IdArray, kind: str = "homogeneous") -> None:
+        """Require degree zero wherever the value is not an exact zero."""
+        forms = np.unique(a)
+        forms = forms[forms > ZERO]
+        if forms.size:
+            self.sink.vanish(forms, self._reason(kind))
+
+    def equal(self, a: IdArray, b: IdArray, kind: str = "equal") -> IdArray:
+        """Require equal degrees; exact zeros agree with all."""
+        if a.size == 1 and b.size == 1:
+            x, y = int(a.flat[0]), int(b.flat[0])
+            if x == y or y == ANY:
+                return a if a.ndim >= b.ndim else a.reshape(b.shape)
+        left, right = np.broadcast_arrays(a, b)
+        different = (left != right) & (left != ANY) & (right != ANY)
+        if bool(different.any()):
+            pairs = np.unique(np.stack([left[different], right[different]]), axis=1)
+            self.sink.agree(pairs[0], pairs[1], self._reason(kind))
+        # An exact zero agrees with all, and zero is the cheapest of the agreeing forms.
+        merged = np.where(left == ANY, right, left)
+        return self.sink.settled(compressed(merged))
+
+    def unify(self, a: IdArray, axes: Iterable[int], kind: str = "together") -> IdArray:
+        """Require one degree along axes, which keep length 1."""
+        axes = tuple(sorted({axis % a.ndim for axis in axes})) if a.ndim else ()
+        axes = tuple(axis for axis in axes if a.shape[axis] > 1)
+        if not axes:
+            return a
+        rest = tuple(axis for axis in range(a.ndim) if axis not in axes)
+        rows = a.transpose(*rest, *axes).reshape(
+            int(np.prod([a.shape[axis] for axis in rest], dtype=np.int64)), -1
+        )
+        filled = rows != ANY
+        first = rows[np.arange(rows.shape[0]), filled.argmax(axis=1)]
+        different = filled & (rows != first[:, None])
+        if bool(different.any()):
+            row, _ = np.nonzero(different)
+            pairs = np.unique(np.stack([first[row], rows[different]]), axis=1)
+            self.sink.agree(pairs[0], pairs[1], self._reason(kind))
+        shape = tuple(1 if axis in axes else size for axis, size in enumerate(a.shape))
+        return self.sink.settled(compressed(first.reshape(shape)))
+
+    # -- values --------------------------------------------------------------------------------
+
+    def constant(self, shape: Shape, form: int = ZERO, taint: int = 0) -> Value:
+        """A value of degree zero (or an exact zero) that may differ from place to place."""
+        return Value(shape, (Term(uniform(len(shape), form), None, taint),))
+
+    def scalar(self, shape: Shape, number: float = 1.0) -> Value:
+        """One number in all places."""
+        rank = len(shape)
+        form = ANY if number == 0 else ZERO
+        return Value(shape, (Term(uniform(rank, form), uniform(rank, 0), 0),))
+
+    def sum_of(self, shape: Shape, terms: Sequence[Term], **flags: object) -> Value:
+        """A sum: terms that vary everywhere must agree and become one, the others wait.
+
+        Summands that are exactly zero only add their taint.
+        """
+        zeros = 0
+        varying: Term | None = None
+        waiting: list[Term] = []
+        for term in terms:
+            if is_exact_zero(term):
+                zeros |= term.taint
+            elif varies_everywhere(term, shape):
+                varying = term if varying is None else self._merge(varying, term)
+            else:
+                _absorb(waiting, term)
+        kept = ([varying] if varying is not None else []) + waiting
+        if not kept:
+            return self.constant(shape, ANY, zeros)
+        if len(kept) > _MOST_TERMS:
+            kept = [self._merge_all(kept)]
+        if zeros:
+            kept[0] = Term(kept[0].degree, kept[0].labels, kept[0].taint | zeros)
+        return Value(shape, tuple(kept))
+
+    def _merge(self, a: Term, b: Term) -> Term:
+        return Term(self.equal(a.degree, b.degree), joined_labels(a, b), a.taint | b.taint)
+
+    def _merge_all(self, terms: Sequence[Term]) -> Term:
+        merged = terms[0]
+        for term in terms[1:]:
+            merged = self._merge(merged, term)
+        return merged
+
+    def one_term(self, value: Value) -> Term:
+        """The value as a single term: all its summands must have one degree."""
+        return self._merge_all(value.terms)
+
+    def single(self, value: Value) -> Value:
+        """The value with its summands merged."""
+        if len(value.terms) == 1:
+            return value
+        return Value(value.shape, (self.one_term(value),), value.moment, value.regularised)
+
+    def require_zero(self, value: Value) -> int:
+        """Require every summand to be of degree zero; returns the taint."""
+        for term in value.terms:
+            self.vanish(term.degree)
+        return taint_of(value)
+
+    def broadcast(self, value: Value, shape: Shape) -> Value:
+        """The value repeated to a larger shape."""
+        if value.shape == shape:
+            return value
+        return Value(
+            shape,
+            tuple(_stretched(term, value.shape, shape) for term in value.terms),
+            value.moment,
+            value.regularised,
+            value.mean_of,
+        )
+
+    def normalise(self, value: Value, axes: Sequence[int], *, subtracts_mean: bool) -> Value:
+        """Divides by the size along `axes`: one degree along them before, degree zero after.
+
+        A summand that is constant along the axes vanishes where the mean is subtracted.
+        """
+        terms = value.terms
+        if subtracts_mean:
+            terms = tuple(t for t in terms if not constant_along(t, value.shape, axes))
+        if not terms:
+            return self.constant(value.shape, ANY)
+        term = self._merge_all(terms)
+        degree = self.unify(term.degree, axes)
+        self.met_normaliser(degree)
+        return self.constant(value.shape, ZERO, term.taint)
+
+    def met_normaliser(self, degree: IdArray) -> None:
+        """Notes the parameters whose scale a normalisation takes away here."""
+        assert self.node is not None
+        for form in np.unique(degree).tolist():
+            if form > ZERO:
+                for variable, _ in self.table.forms[form]:
+                    self.normalised.setdefault(variable, self.node)
+
+    def multiply(self, a: Value, b: Value, shape: Shape) -> Value:
+        """Elementwise product of two sums of terms."""
+        if a is b:
+            term = self.one_term(a)
+            squared = Term(self.times(term.degree, 2), term.labels, term.taint)
+            return Value(shape, (squared,), moment=True)
+        if len(a.terms) * len(b.terms) > _MOST_TERMS:
+            a, b = self.single(a), self.single(b)
+        a, b = self.broadcast(a, shape), self.broadcast(b, shape)
+        terms = [
+            Term(self.plus(x.degree, y.degree), joined_labels(x, y), x.taint | y.taint)
+            for x in a.terms
+            for y in b.terms
+        ]
+        return self.sum_of(shape, terms)
+
+    def power(self, value: Value, exponent: Coefficient, **flags: bool) -> Value:
+        """An elementwise power, or any function of that degree of homogeneity."""
+        term = self.one_term(value)
+        degree = self.times(term.degree, exponent)
+        return Value(value.shape, (Term(degree, term.labels, term.taint),), **flags)
+
+    def add(self, a: Value, b: Value, shape: Shape) -> Value:
+        """Elementwise sum."""
+        a, b = self.broadcast(a, shape), self.broadcast(b, shape)
+        return self.sum_of(shape, (*a.terms, *b.terms))
+
+    def centre(self, value: Value, axes: Sequence[int]) -> Value:
+        """The value minus its mean over axes."""
+        terms = tuple(t for t in value.terms if not constant_along(t, value.shape, axes))
+        if not terms:
+            return self.constant(value.shape, ANY)
+        term = self._merge_all(terms)
+        degree = self.unify(term.degree, axes)
+        return Value(value.shape, (Term(degree, None, term.taint),))
+
+
+def taint_of(value: Value) -> int:
+    """Parameters that the value's numbers depend on."""
+    taint = 0
+    for term in value.terms:
+        taint |= term.taint
+    return taint
+
+
+def _absorb(waiting: list[Term], term: Term) -> None:
+    """Adds a waiting summand; one of the same degree and constancy holds both."""
+    for at, other in enumerate(waiting):
+        same = (
+            other.labels is not None
+            and term.labels is not None
+            and np.array_equal(other.degree, term.degree)
+            and np.array_equal(other.labels, term.labels)
+        )
+        # What depends on the batch stays apart from what does not: it may vary along the batch.
+        if same and (other.taint & INPUT) == (term.taint & INPUT):
+            waiting[at] = Term(other.degree, other.labels, other.taint | term.taint)
+            return
+    waiting.append(term)
+
+
+def _stretched(term: Term, old: Shape, new: Shape) -> Term:
+    extra = len(new) - len(old)
+    degree = term.degree.reshape((1,) * extra + term.degree.shape)
+    grows = any(a != b for a, b in zip((1,) * extra + old, new, strict=True))
+    if term.labels is None and not grows:
+        return Term(degree, None, term.taint)
+    labels = labelled(term, old)
+    return Term(degree, labels.reshape((1,) * extra + labels.shape), term.taint)
+
+
+def argument_values(
+    arguments: Mapping[str, object], values: Mapping[str, Value | list[Value]]
+) -> list[Value]:
+    """Every value among the arguments of a node, lists flattened."""
+    found: list[Value] = []
+
+    def visit(item: object) -> None:
+        if isinstance(item, Ref):
+            value = values[item.name]
+            found.extend(value if isinstance(value, list) else [value])
+        elif isinstance(item, list | tuple):
+            for inner in item:
+                visit(inner)
+
+    for argument in arguments.values():
+        visit(argument)
+    return found
