@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import sys
+from enum import Enum
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from smdlens.cli import options as o
 from smdlens.cli.console import report_console
@@ -52,39 +53,52 @@ def analyze(
     """Says which weights reached the equilibrium of each stage, and what to do about the rest."""
     if quiet and verbose:
         raise InputError("-q and -v contradict each other", remedy="Leave one of them out.")
-    from smdlens.config import find_config
     from smdlens.report.outputs import check_output
 
     for path in output or ():
         check_output(path)
-
-    import smdlens
-
-    with reading_bar(wanted=not (quiet or no_progress)) as progress:
-        report = smdlens.analyze(
-            runs[0] if len(runs) == 1 else runs,
-            optimizer=optimizer.value if optimizer else None,
-            lr=lr,
-            weight_decay=weight_decay,
-            momentum=momentum,
-            dampening=dampening,
-            nesterov=nesterov,
-            betas=betas,
-            schedule=schedule,
-            steps_per_epoch=steps_per_epoch,
-            weights=weights,
-            include=include or (),
-            exclude=exclude or (),
-            steps=steps,
-            tolerance=tolerance,
-            config=config or find_config(Path.cwd()),
-            device=device,
-            workers=workers,
-            progress=progress,
-        )
+    report = read_run(
+        runs,
+        show_progress=not (quiet or no_progress),
+        optimizer=optimizer,
+        lr=lr,
+        weight_decay=weight_decay,
+        momentum=momentum,
+        dampening=dampening,
+        nesterov=nesterov,
+        betas=betas,
+        schedule=schedule,
+        steps_per_epoch=steps_per_epoch,
+        weights=weights,
+        include=include,
+        exclude=exclude,
+        steps=steps,
+        tolerance=tolerance,
+        config=config,
+        device=device,
+        workers=workers,
+    )
     for path in output or ():
         report.save(path)
     _show(report, json=json, quiet=quiet, verbose=verbose)
+
+
+def read_run(runs: list[str], *, show_progress: bool, **options: Any) -> Report:
+    """Analyses `runs` with the options of the command line as typer hands them over.
+
+    Without `config` the file of the current folder fills in what is left out.
+    """
+    import smdlens
+    from smdlens.config import find_config
+
+    given = {
+        name: value.value if isinstance(value, Enum) else value
+        for name, value in options.items()
+        if value is not None
+    }
+    given.setdefault("config", find_config(Path.cwd()))
+    with reading_bar(wanted=show_progress) as progress:
+        return smdlens.analyze(runs[0] if len(runs) == 1 else runs, progress=progress, **given)
 
 
 def _show(report: Report, *, json: bool, quiet: bool, verbose: bool) -> None:

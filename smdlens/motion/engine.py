@@ -73,7 +73,8 @@ def measure(
             found=f"{len(groups.tensors)} tensors, none of them such",
             remedy="Check --weights, --include and --exclude.",
         )
-    with FilePool() as pool:
+    stamps = {path: stamp for item in series.snapshots for path, stamp in item.stamps.items()}
+    with FilePool(stamps=stamps) as pool:
         tables = _Tables(series, hyper, pool)
         for index, sums in _measured(chosen, target, workers, pool, progress):
             tables.add(chosen[index], sums)

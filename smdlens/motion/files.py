@@ -1,14 +1,14 @@
 """Positional reads from a bounded pool of open files, and proof that none of them changed.
 
-Each file's stamp is noted when it is first opened and compared when it is opened again and at the
-end, so a checkpoint that is overwritten meanwhile is never measured half and half.
+Each file's stamp, noted when its headers were read or else when it is first opened, is compared when
+it is opened and at the end, so a checkpoint that is overwritten meanwhile is never measured half and half.
 """
 
 from __future__ import annotations
 
 import os
 from collections import OrderedDict
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from threading import Lock
 
@@ -33,12 +33,13 @@ class FilePool:
 
     Args:
         limit: Files kept open; more only while that many are being read at one moment.
+        stamps: What the files were when their headers were read, by path.
     """
 
-    def __init__(self, limit: int = 64) -> None:
+    def __init__(self, limit: int = 64, stamps: Mapping[str, FileStamp] | None = None) -> None:
         self._limit = limit
         self._handles: OrderedDict[str, _Handle] = OrderedDict()
-        self._stamps: dict[str, FileStamp] = {}
+        self._stamps: dict[str, FileStamp] = dict(stamps or {})
         self._lock = Lock()
         self.bytes_read = 0
 
