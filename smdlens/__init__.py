@@ -19,6 +19,7 @@ from smdlens.options import RunPath, StepRange, gather_options
 from smdlens.version import __version__
 
 if TYPE_CHECKING:
+    from smdlens.diagnosis.check import CheckResult
     from smdlens.report.build import Report
     from smdlens.snapshots.records import SnapshotSeries
 
@@ -27,6 +28,7 @@ __all__ = [
     "Report",
     "__version__",
     "analyze",
+    "assert_equilibrium",
     "errors",
     "open_checkpoint",
     "open_series",
@@ -124,6 +126,41 @@ def analyze(
     )
     diagnosis = diagnose(series, motion, hyper, groups, tolerance=options.tolerance)
     return build_report(series, motion, diagnosis, command=options.command(path))
+
+
+def assert_equilibrium(
+    path: RunPath,
+    policy: str = "default",
+    *,
+    baseline: str | os.PathLike[str] | None = None,
+    allow_inconclusive: bool = False,
+    **options: Any,
+) -> CheckResult:
+    """Fails a test unless the run at `path` passes a policy; for pytest.
+
+    Args:
+        path: A run folder, or two or more checkpoints of one run.
+        policy: "strict", "default", "report-only", or a TOML file with a table [check].
+        baseline: JSON report of an earlier run that nothing may be worse than.
+        allow_inconclusive: Pass what could not be decided.
+        options: Options of `analyze`.
+
+    Raises:
+        AssertionError: Something failed, could not be read or could not be decided; it says what.
+        InputError: An option or the policy cannot be used.
+        NothingToAnalyseError: No path, fewer than two usable snapshots, or no tensor to measure.
+    """
+    from smdlens.diagnosis.policy_file import resolve_policy
+    from smdlens.report.case_groups import explain
+
+    asked = resolve_policy(policy, None)
+    options.setdefault("tolerance", asked.tolerance)
+    result = analyze(path, **options).check(
+        asked, baseline=baseline, allow_inconclusive=allow_inconclusive
+    )
+    if result.exit_code:
+        raise AssertionError(explain(result))
+    return result
 
 
 def open_series(path: RunPath, **options: Any) -> SnapshotSeries:

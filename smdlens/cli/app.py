@@ -9,7 +9,7 @@ from typing import Annotated, NoReturn, cast
 
 import typer
 
-from smdlens.cli import analyze, leaving, messages
+from smdlens.cli import analyze, check, leaving, messages
 from smdlens.errors import ExitCode, SmdlensError
 from smdlens.version import __version__
 
@@ -44,6 +44,7 @@ def _root(
 
 
 app.command(name="analyze", epilog=analyze.EXAMPLES)(analyze.analyze)
+app.command(name="check", epilog=check.EXAMPLES)(check.check)
 
 
 def main(argv: Sequence[str] | None = None) -> NoReturn:

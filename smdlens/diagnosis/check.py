@@ -6,6 +6,7 @@ state. What cannot be decided is inconclusive, never passed.
 
 from __future__ import annotations
 
+import dataclasses
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
@@ -17,6 +18,7 @@ from smdlens.diagnosis.baseline import Baseline, badness
 from smdlens.diagnosis.policy import Policy
 from smdlens.diagnosis.records import Decay, Diagnosis, Stage
 from smdlens.errors import ExitCode, SmdlensError
+from smdlens.names import for_json
 from smdlens.snapshots.records import SnapshotSeries
 from smdlens.vocabulary import HELD_STATES, INVARIANT_ROLES, Outcome, SkipReason, State
 
@@ -43,7 +45,7 @@ _SAID_BY_RULES = frozenset({"SMD002", "SMD003", "SMD004", "SMD005", "SMD020"})
 
 @dataclass(frozen=True, slots=True)
 class Case:
-    """One thing a policy asks: of a tensor, a stage, a cut or a file."""
+    """One thing a policy asks: of a tensor, a stage, a cut or a file; `ratio` where it has one."""
 
     rule: str
     stage: int | None
@@ -51,6 +53,7 @@ class Case:
     outcome: Outcome
     message: str
     remedy: str | None = None
+    ratio: float | None = None
 
     @property
     def place(self) -> str:
@@ -134,14 +137,12 @@ def check(
     return CheckResult(policy.name, tuple(cases), soft, allow_inconclusive)
 
 
-def check_of_error(
-    error: SmdlensError, policy: str, *, soft: bool = False, allow_inconclusive: bool = False
-) -> CheckResult:
+def check_of_error(error: SmdlensError, policy: str) -> CheckResult:
     """The result of a run that could not be analysed at all: one error."""
     case = Case(
         READABLE, None, error.subject or "run", Outcome.ERROR, error.describe(), error.remedy
     )
-    return CheckResult(policy, (case,), soft, allow_inconclusive)
+    return CheckResult(policy, (case,))
 
 
 def _invariant_rows(diagnosis: Diagnosis) -> dict[int, list[dict[str, Any]]]:
@@ -188,7 +189,7 @@ def _stages(
 
 
 def _with_outcome(case: Case, outcome: Outcome) -> Case:
-    return Case(case.rule, case.stage, case.subject, outcome, case.message, case.remedy)
+    return dataclasses.replace(case, outcome=outcome)
 
 
 def _state(row: Mapping[str, Any], outcome: Outcome) -> Case:
@@ -200,7 +201,7 @@ def _state(row: Mapping[str, Any], outcome: Outcome) -> Case:
             text += f" ({row['ratio_low']:.3g} to {row['ratio_high']:.3g})"
     if row["reason"] and state not in HELD_STATES:
         text += f": {row['reason']}"
-    return Case(STATE, row["stage"], row["tensor"], outcome, text)
+    return Case(STATE, row["stage"], row["tensor"], outcome, text, ratio=row["ratio"])
 
 
 def _ratio(row: Mapping[str, Any], band: tuple[float, float]) -> Case:
@@ -220,7 +221,7 @@ def _ratio(row: Mapping[str, Any], band: tuple[float, float]) -> Case:
     else:
         outcome = Outcome.INCONCLUSIVE
     message = f"measured/expected {row['ratio']:.3g} ({least:.3g} to {most:.3g}); {asked}"
-    return Case(RATIO, row["stage"], row["tensor"], outcome, message)
+    return Case(RATIO, row["stage"], row["tensor"], outcome, message, ratio=row["ratio"])
 
 
 def _share(stage: Stage, cases: Iterable[Case], share: float) -> Case:
@@ -282,7 +283,7 @@ def _compared(
         return
     unmatched = 0
     for row in (row for stage in rows.values() for row in stage):
-        before = baseline.entries.get((row["stage"], row["tensor"]))
+        before = baseline.entries.get((row["stage"], for_json(row["tensor"])))
         if before is None:
             unmatched += 1
             continue
@@ -297,7 +298,7 @@ def _compared(
             message += f"; measured/expected {row['ratio']:.3g}, was {before.ratio:.3g}"
             if abs(row["ratio"] - 1.0) - abs(before.ratio - 1.0) > tolerance:
                 outcome = Outcome.FAIL
-        yield Case(BASELINE, row["stage"], row["tensor"], outcome, message)
+        yield Case(BASELINE, row["stage"], row["tensor"], outcome, message, ratio=row["ratio"])
     if unmatched:
         yield Case(
             BASELINE,

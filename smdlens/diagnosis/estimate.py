@@ -28,6 +28,9 @@ GRADIENT_SCATTER = 0.9
 ADAM_ONE_SIDED = 0.1
 # Adam's second moment builds up over its first 1 / (1 - beta2) updates: relative error of q there.
 _FIRST_ADAM = 0.15
+# Relative error of q per unit of lr * decay / (1 - a): the norm's path between snapshots is taken as
+# that of a steady unit gradient (docs/theory.md §11).
+_PATH = 0.4
 # An interval whose rate changes by more than this within it holds a jump.
 _JUMP = 1.5
 
@@ -85,7 +88,16 @@ def interval_ratios(
         blur = np.where(steps.method == Method.ADJACENT.value, steps.floor / steps.angle, 0.0)
     systematic = np.where(direct, 0.0, systematic)
     leak = kappa_error(kappa_ratio)
-    sigma = np.where(direct, 2.0 * blur * q, np.sqrt(statistical**2 + systematic**2 + leak**2))
+    storage = np.zeros_like(q)
+    if law is not None and law.rule is not None:
+        blurred = log_norm_error(tracks)
+        with np.errstate(divide="ignore", invalid="ignore"):
+            storage = np.hypot(blurred[:, :-1], blurred[:, 1:]) / decay_fall(law, rates)
+    sigma = np.where(
+        direct,
+        2.0 * blur * q,
+        np.sqrt(statistical**2 + systematic**2 + leak**2 + storage**2),
+    )
     q, sigma = _with_last_steps(tracks, law, rates, steps, expected, q, sigma, leak)
     bias_low = np.where(direct, 0.0, bias_low)
     return Ratios(
@@ -108,6 +120,10 @@ def _systematic(law: Law, rates: IntervalRates, steps: OneStep, tracks: Tracks) 
         # The first updates of all: gradients change faster than anywhere else.
         error[:, 0] = _FIRST_ADAM if law.adaptive else SYSTEMATIC["jump"]
     strength = rates.lr * rates.decay
+    if law.rule is not None and law.momentum > 0.0:
+        # Norms that relax within few updates wander between the snapshots.
+        quick = _PATH * decay_fall(law, rates) / (2.0 * np.maximum(rates.count, 1))
+        error = np.hypot(error, np.nan_to_num(quick))
     ends = np.abs(rates.first_lr() * rates.decay[0] - rates.last_lr() * rates.mean_decay())
     with np.errstate(divide="ignore", invalid="ignore"):
         share = rates.place_error * ends * rates.count / strength.sum(axis=0)
@@ -168,6 +184,24 @@ def _energy_scatter(momentum: float) -> float:
     return float(np.sqrt((1.0 - momentum**2) / (1.0 + momentum**2)))
 
 
+def log_norm_error(tracks: Tracks) -> Array:
+    """Standard error of ln |w|^2 that rounding to the storage dtype leaves, [T, S].
+
+    2 sqrt(sum w^2 ulp^2 / 12) / |w|^2, where rounding is relative and weights are Gaussian.
+    """
+    w2, round2 = tracks.at["w2"], tracks.at["round2"]
+    with np.errstate(divide="ignore", invalid="ignore"):
+        return np.asarray(2.0 * np.sqrt(3.0 * round2 / (w2 * tracks.numel[:, None])))
+
+
+def decay_fall(law: Law, rates: IntervalRates) -> Array:
+    """Fall of ln |w|^2 by decay alone over each interval, [I]; an error of ln |w|^2 over it is dq."""
+    strength = (rates.lr * rates.decay).sum(axis=0)
+    held_back = 1.0 if law.decoupled else 1.0 - law.momentum
+    with np.errstate(divide="ignore"):
+        return np.asarray(np.where(rates.known, 2.0 * strength / held_back, np.nan))
+
+
 def scatter(law: Law) -> float:
     """k(a) c_h: relative standard error of q times the number of updates."""
     if law.rule is None:
@@ -178,7 +212,11 @@ def scatter(law: Law) -> float:
 def _kind(law: Law, with_state: bool) -> ErrorKind:
     if law.adaptive:
         return "adamw_state" if with_state else "one_sided"
-    return "nesterov" if law.rule is not None and law.rule.q != 0.0 else "heavy_ball"
+    if law.rule is not None and law.rule.q != 0.0:
+        return "nesterov"
+    if law.momentum == 0.0 and not law.decoupled:
+        return "plain_sgd"
+    return "heavy_ball_state" if with_state else "heavy_ball"
 
 
 def holds_jump(rates: IntervalRates) -> NDArray[np.bool_]:

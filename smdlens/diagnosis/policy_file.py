@@ -31,6 +31,36 @@ _LEVELS: Mapping[str, Outcome | None] = {
     "ignore": None,
 }
 
+COMMENTED = """# What `smdlens check` asks of a run, with the defaults; keep what you change.
+# Options of the analysis may stand up here too: tolerance, optimizer, weight_decay, include ...
+# tolerance = 0.1               # ratios within 10% of 1 hold equilibrium
+
+[check]
+policy = "default"              # start from: strict, default, report-only
+# States: equilibrium lagging approaching_from_above approaching_from_below leaving periodic
+# diverging epsilon_limited fixed_norm no_decay pure_decay frozen undetermined; "not_held" and
+# "any" stand for several. What is neither allowed nor warned about fails; undetermined is
+# inconclusive (exit code 4, unless --allow-inconclusive).
+allow = ["equilibrium", "lagging"]
+warn = ["epsilon_limited", "fixed_norm", "no_decay", "pure_decay", "frozen"]
+share = 1.0                     # how much of each stage must end in an allowed state
+iterations = "warn"             # a cut with too few iterations after it: fail, warn, ignore
+unreadable = "error"            # a snapshot that cannot be read: error (exit code 3), warn
+# ratio = [0.9, 1.1]            # a band that measured/expected must lie in
+# baseline = "last.json"        # an earlier report that nothing may be worse than
+
+[check.findings]                # fail, warn or ignore, by rule; "*" for all others
+# SMD007 = "fail"               # epsilon of the normalisation acts like weight decay
+
+# Other demands for some tensors (globs) in some stages (numbers, -1 is the last, or first, last,
+# warm-up, all). Later rules win over earlier ones and over [check].
+# [[check.rules]]
+# tensors = ["layer4.*"]
+# stages = ["last"]
+# allow = ["equilibrium", "lagging", "approaching_from_below"]
+# ratio = [0.5, 1.1]
+"""
+
 
 def resolve_policy(name: str | None, config: Path | None) -> Policy:
     """The policy `name` (built in, or a file); without one `[check]` of `config`, else default.

@@ -50,6 +50,8 @@ def pool(
     ratios: Ratios,
     relaxed: Array,
     scatter: float,
+    blur: Array,
+    fall: Array,
 ) -> Pooled:
     """Pools the intervals `which` of tensor `row`.
 
@@ -65,6 +67,8 @@ def pool(
         ratios: Their ratios.
         relaxed: Squared ratio of the relaxation curve, [T, I].
         scatter: k(a) c_h of the boundary term.
+        blur: Standard error of ln |w|^2 per snapshot, [T, S].
+        fall: Fall of ln |w|^2 by decay alone per interval, [I].
     """
     known = which[np.isfinite(ratios.q[row, which])]
     if len(known) == 0:
@@ -78,7 +82,11 @@ def pool(
     with_model = ~steps.with_state[row, known] & (lengths[known] > 1)
     statistical = scatter * q / n.sum() if with_model.any() else 0.0
     leak = float(kappa_error(kappa_ratio))
-    sigma = float(np.sqrt(statistical**2 + systematic**2 + leak**2))
+    storage = 0.0
+    if (lengths[known] > 1).any():
+        ends = np.hypot(blur[row, known[0]], blur[row, known[-1] + 1])
+        storage = float(ends / fall[known].sum())
+    sigma = float(np.sqrt(statistical**2 + systematic**2 + leak**2 + storage**2))
     curve = relaxed[row, known]
     return Pooled(
         q=q,

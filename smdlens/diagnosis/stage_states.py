@@ -6,7 +6,7 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
-from smdlens.diagnosis.estimate import scatter
+from smdlens.diagnosis.estimate import decay_fall, log_norm_error, scatter
 from smdlens.diagnosis.measure_group import GroupMeasurement
 from smdlens.diagnosis.pooled import UNKNOWN, Pooled, pool
 from smdlens.diagnosis.records import STAGE_TENSOR_SCHEMA, Stage
@@ -79,7 +79,16 @@ def _stage_row(
     if len(last):
         noise = 0.0 if part.law is None else scatter(part.law)
         pooled = pool(
-            row, last, part.rates.lengths, part.steps, part.expected, part.ratios, curve, noise
+            row,
+            last,
+            part.rates.lengths,
+            part.steps,
+            part.expected,
+            part.ratios,
+            curve,
+            noise,
+            log_norm_error(part.tracks),
+            _fall(part),
         )
     lr_from, lr_to, decay = _group_rates(part, stage, hyper)
     if role in INVARIANT_ROLES:
@@ -110,6 +119,12 @@ def _stage_row(
         "expected_norm": _number(norm * pooled.q ** (1.0 / power)) if bound else None,
         "reason": reason or None,
     }
+
+
+def _fall(part: GroupMeasurement) -> Array:
+    if part.law is None or part.law.rule is None:
+        return np.full(len(part.rates.count), np.inf)
+    return decay_fall(part.law, part.rates)
 
 
 def _group_rates(

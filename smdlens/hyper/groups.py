@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from smdlens.hyper.optimizer import SAVED, last_record, number
+from smdlens.hyper.optimizer import SAVED, last_record, number, saved_betas
 from smdlens.hyper.options import DeclaredHyperParameters
 from smdlens.hyper.records import ParamGroup
 from smdlens.snapshots.records import GroupRecord, SnapshotSeries
@@ -79,7 +79,7 @@ def resolve_groups(
                 momentum=declared.momentum
                 if declared.momentum is not None
                 else number(values, "momentum"),
-                betas=declared.betas or _betas(values),
+                betas=declared.betas or saved_betas(values),
                 source=source,
             )
         )
@@ -129,10 +129,3 @@ def _name(values: Mapping[str, Any], index: int, decay: float | None) -> str:
     if isinstance(saved, str) and saved:
         return saved
     return f"group {index}" + (" (no decay)" if decay == 0.0 else "")
-
-
-def _betas(values: Mapping[str, Any]) -> tuple[float, float] | None:
-    saved = values.get("betas")
-    if isinstance(saved, (tuple, list)) and len(saved) == 2:
-        return float(saved[0]), float(saved[1])
-    return None

@@ -30,6 +30,17 @@ def number(values: Mapping[str, Any], key: str) -> float | None:
     return float(value) if value == value and abs(value) != float("inf") else None
 
 
+def saved_betas(values: Mapping[str, Any]) -> tuple[float, float] | None:
+    """Adam's or Lion's two decay rates from a parameter group, or None."""
+    saved = values.get("betas")
+    if not isinstance(saved, (tuple, list)) or len(saved) != 2:
+        return None
+    first, second = (number({"beta": beta}, "beta") for beta in saved)
+    if first is None or second is None or not (0.0 <= first < 1.0 and 0.0 <= second < 1.0):
+        return None
+    return first, second
+
+
 def last_record(series: SnapshotSeries) -> OptimizerRecord | None:
     """Optimizer state of the last snapshot that carries any."""
     for snapshot in reversed(series.snapshots):
@@ -105,7 +116,7 @@ def resolve_optimizer(
         said_value = getattr(declared, name)
         if said_value is not None and saved is not None and abs(said_value - saved) > 1e-9:
             notes.append(_contradiction(declared, name, said_value, saved))
-    betas = declared.betas or _betas(values)
+    betas = declared.betas or saved_betas(values)
     is_sgd = kind is OptimizerKind.SGD
     momentum = _first(declared.momentum, number(values, "momentum"))
     if is_sgd and momentum is None and record is None:
@@ -146,15 +157,6 @@ def _reads_like_sgd(declared: DeclaredHyperParameters) -> bool:
     """A rate or a momentum is declared and no betas: the user describes SGD."""
     rate = declared.lr is not None or declared.schedule is not None
     return declared.betas is None and (rate or declared.momentum is not None)
-
-
-def _betas(values: Mapping[str, Any]) -> tuple[float, float] | None:
-    saved = values.get("betas")
-    if isinstance(saved, (tuple, list)) and len(saved) == 2:
-        first, second = saved
-        if isinstance(first, (int, float)) and isinstance(second, (int, float)):
-            return float(first), float(second)
-    return None
 
 
 def _first(*values: Any) -> Any:

@@ -139,7 +139,7 @@ def updates_per_tick(points: Sequence[tuple[int, int]]) -> int | None:
         pairs = [(step, tick + shift) for step, tick in points if step > 0]
         if not pairs or pairs[-1][1] <= 0:
             continue
-        size, rest = divmod(*pairs[-1])
+        size, rest = divmod(pairs[-1][0], pairs[-1][1])
         if rest == 0 and size >= 1 and all(step == size * tick for step, tick in pairs):
             return size
     return None

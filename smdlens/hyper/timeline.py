@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import heapq
 import itertools
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,6 +17,9 @@ Array = NDArray[np.float64]
 # A cut is a jump of lr * weight_decay by this factor at one iteration (docs/json.md, "Words").
 CUT_FACTOR = 1.5
 MAX_SEGMENTS = 2000
+_ROUNDING = 1e-9
+# Linear pieces are cut finer until they fit to this share of the highest rate.
+_FIT = 1e-7
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,8 +91,9 @@ def cut_steps(timeline: Timeline) -> tuple[int, ...]:
         step, factor = timeline.start + int(position) + 1, float(ratio[position])
         if end is not None and step <= end:
             continue
-        increase = factor >= CUT_FACTOR
-        decrease = factor <= 1.0 / CUT_FACTOR and not is_smooth
+        # 0.15 to 0.1 is a factor of 1.5, whatever the last bit says.
+        increase = factor >= CUT_FACTOR - _ROUNDING
+        decrease = 1.0 / factor >= CUT_FACTOR - _ROUNDING and not is_smooth
         if increase or decrease:
             steps.append(step)
     return tuple(steps)
@@ -96,8 +102,9 @@ def cut_steps(timeline: Timeline) -> tuple[int, ...]:
 def to_segments(timeline: Timeline, group: int) -> tuple[RateSegment, ...]:
     """The timeline as at most `MAX_SEGMENTS` constant or linear pieces, in step order.
 
-    Constant runs stay exact. A rate that changes at every update becomes linear pieces, cut finer
-    until they fit to 1e-7 of the highest rate or the budget is used.
+    Constant runs stay exact. A rate that changes at every update becomes linear pieces, the worst
+    of them cut at its worst place until all fit to 1e-7 of the highest rate or the budget is used:
+    kinks are found, and pieces are short where the schedule bends.
     """
     lr, decay = timeline.lr, timeline.decay
     if len(lr) == 0:
@@ -134,54 +141,44 @@ def _segment(
 
 
 def _linear_pieces(timeline: Timeline, group: int) -> tuple[RateSegment, ...]:
-    lr = timeline.lr
-    total = len(lr)
-    jumps = [step - timeline.start for step in cut_steps(timeline)]
-    decay_changes = np.flatnonzero(
-        (timeline.decay[1:] != timeline.decay[:-1])
-        & ~(np.isnan(timeline.decay[1:]) & np.isnan(timeline.decay[:-1]))
+    lr, decay = timeline.lr, timeline.decay
+    known = np.isfinite(lr)
+    changes = np.flatnonzero(
+        ((decay[1:] != decay[:-1]) & ~(np.isnan(decay[1:]) & np.isnan(decay[:-1])))
+        | (known[1:] != known[:-1])
     )
-    edges = sorted({0, total, *jumps, *(int(at) + 1 for at in decay_changes)})
-    end = warm_up_end(timeline)
-    if end is not None:
-        edges = sorted({*edges, end - timeline.start})
-    budget = MAX_SEGMENTS - len(edges)
-    tolerance = 1e-7 * float(np.nanmax(np.abs(lr)))
-    pieces: list[RateSegment] = []
-    for a, b in itertools.pairwise(edges):
-        share = max(1, budget * (b - a) // total)
-        pieces.extend(_split(timeline, group, a, b, share, tolerance))
-    return tuple(pieces)
+    jumps = [step - timeline.start for step in cut_steps(timeline)]
+    edges = sorted({0, len(lr), *jumps, *(int(at) + 1 for at in changes)})
+    worst_first = [_chord(lr, a, b, b) for a, b in itertools.pairwise(edges) if known[a]]
+    heapq.heapify(worst_first)
+    tolerance = _FIT * float(np.nanmax(np.abs(lr), initial=0.0))
+    while worst_first and len(worst_first) < MAX_SEGMENTS and -worst_first[0].error > tolerance:
+        piece = heapq.heappop(worst_first)
+        heapq.heappush(worst_first, _chord(lr, piece.a, piece.worst, piece.stop))
+        heapq.heappush(worst_first, _chord(lr, piece.worst, piece.b, piece.stop))
+    return tuple(
+        _segment(timeline, group, p.a, p.b, float(lr[p.a]), p.end if p.end != lr[p.a] else None)
+        for p in sorted(worst_first, key=lambda piece: piece.a)
+    )
 
 
-def _split(
-    timeline: Timeline, group: int, a: int, b: int, share: int, tolerance: float
-) -> list[RateSegment]:
-    """Equal linear pieces of [a, b), as few of `share` as reach the tolerance."""
-    lr = timeline.lr
-    if not np.isfinite(lr[a:b]).all():
-        return []
-    count = 1
-    while True:
-        knots = np.unique(np.linspace(a, b, count + 1).round().astype(int))
-        # The value "at" the end of a piece extrapolates its last step, so the piece is a line.
-        ends = np.array([lr[k] if k < b else _beyond(lr, a, b) for k in knots])
-        fitted = np.interp(np.arange(a, b), knots, ends)
-        worst = float(np.abs(fitted - lr[a:b]).max())
-        if worst <= tolerance or count >= share or count >= b - a:
-            break
-        count = min(share, count * 2, b - a)
-    return [
-        _segment(
-            timeline,
-            group,
-            int(k0),
-            int(k1),
-            float(v0),
-            None if v0 == v1 else max(float(v1), 0.0),
-        )
-        for k0, k1, v0, v1 in zip(knots[:-1], knots[1:], ends[:-1], ends[1:], strict=True)
-    ]
+class _Chord(NamedTuple):
+    """Updates [a, b) as a line from lr[a] to `end`; `error` is negative so that a heap sorts."""
+
+    error: float
+    a: int
+    b: int
+    stop: int
+    worst: int
+    end: float
+
+
+def _chord(lr: Array, a: int, b: int, stop: int) -> _Chord:
+    """The line through the samples at a and b; at `stop` a jump follows, the line goes on there."""
+    end = float(lr[b]) if b < stop else max(_beyond(lr, a, b), 0.0)
+    miss = np.abs(lr[a] + (end - lr[a]) / (b - a) * np.arange(b - a) - lr[a:b])
+    worst = int(miss.argmax())
+    return _Chord(-float(miss[worst]), a, b, stop, a + max(worst, 1), end)
 
 
 def _beyond(lr: Array, a: int, b: int) -> float:

@@ -10,6 +10,10 @@ from typing import Any
 
 import polars as pl
 
+from smdlens.diagnosis.baseline import read_baseline
+from smdlens.diagnosis.check import CheckResult, check
+from smdlens.diagnosis.policy import Policy
+from smdlens.diagnosis.policy_file import resolve_policy
 from smdlens.diagnosis.records import Diagnosis
 from smdlens.hyper.records import HyperParameters
 from smdlens.motion.records import Motion, ReadCost
@@ -79,14 +83,48 @@ class Report:
         """One row per tensor and cut of the rate: iterations needed, available, observed."""
         return frames.decay_frame(self.diagnosis)
 
+    def check(
+        self,
+        policy: str | Policy = "default",
+        *,
+        baseline: str | os.PathLike[str] | None = None,
+        soft: bool = False,
+        allow_inconclusive: bool = False,
+    ) -> CheckResult:
+        """Holds the report against a policy.
+
+        Args:
+            policy: "strict", "default", "report-only", or a TOML file with a table [check].
+            baseline: JSON report of an earlier run that nothing may be worse than.
+            soft: Report failures as skipped.
+            allow_inconclusive: Pass what could not be decided.
+
+        Raises:
+            InputError: The policy or the baseline cannot be used.
+        """
+        asked = resolve_policy(policy, None) if isinstance(policy, str) else policy
+        earlier = baseline if baseline is not None else asked.baseline
+        return check(
+            self.diagnosis,
+            self.series,
+            asked,
+            None if earlier is None else read_baseline(os.fspath(earlier)),
+            soft=soft,
+            allow_inconclusive=allow_inconclusive,
+        )
+
     def to_dict(self) -> dict[str, Any]:
         """The report as plain data, as `--json` writes it (docs/json.md, schema_version 1.0)."""
         from smdlens.report.json import to_dict
 
         return to_dict(self)
 
-    def save(self, path: str | os.PathLike[str]) -> None:
+    def save(self, path: str | os.PathLike[str], result: CheckResult | None = None) -> None:
         """Writes the report; the suffix decides the format, a trailing slash means a folder.
+
+        Args:
+            path: Where to.
+            result: The check to show (JUnit, SARIF, Markdown, HTML); the default policy's if None.
 
         Raises:
             InputError: The suffix is not supported, or the place cannot be written.
@@ -94,7 +132,7 @@ class Report:
         """
         from smdlens.report.outputs import save
 
-        save(self, path)
+        save(self, path, result)
 
     def _repr_html_(self) -> str:
         from smdlens.report.fragment import html_fragment

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable
 from dataclasses import dataclass
 
 from smdlens.diagnosis.check import Case, CheckResult
+from smdlens.names import for_terminal
 from smdlens.vocabulary import Outcome
 
 # How outcomes are called when a person counts them.
@@ -20,7 +22,7 @@ WORDS: dict[Outcome, str] = {
 
 @dataclass(frozen=True, slots=True)
 class CaseGroup:
-    """Cases of one rule, stage and outcome; the first stands for all."""
+    """Cases of one rule, stage and outcome; the first, the worst, stands for all."""
 
     cases: tuple[Case, ...]
 
@@ -44,7 +46,12 @@ def case_groups(cases: Iterable[Case]) -> tuple[CaseGroup, ...]:
     gathered: dict[tuple[str, int | None, Outcome], list[Case]] = {}
     for case in cases:
         gathered.setdefault((case.rule, case.stage, case.outcome), []).append(case)
-    return tuple(CaseGroup(tuple(members)) for members in gathered.values())
+    return tuple(CaseGroup(tuple(sorted(m, key=_nearness))) for m in gathered.values())
+
+
+def _nearness(case: Case) -> float:
+    """Sorts the ratio furthest from 1 first; cases without one keep their order."""
+    return -abs(math.log(case.ratio)) if case.ratio else 0.0
 
 
 def counts_text(result: CheckResult) -> str:
@@ -70,3 +77,15 @@ def verdict_text(result: CheckResult) -> str:
     if result.outcome is Outcome.INCONCLUSIVE and result.allow_inconclusive:
         return "Check passed; some of it is inconclusive, which is allowed"
     return words[result.outcome]
+
+
+def explain(result: CheckResult) -> str:
+    """Verdict, counts and every reason, one per line: the text of a failed assertion."""
+    lines = [
+        f"{verdict_text(result)} (policy {for_terminal(result.policy)}): {counts_text(result)}"
+    ]
+    for outcome in (Outcome.FAIL, Outcome.ERROR, Outcome.INCONCLUSIVE):
+        for group in case_groups(result.with_outcome(outcome)):
+            label, message = for_terminal(group.label), for_terminal(group.first.message)
+            lines.append(f"  {outcome.value}: {label}: {message} [{group.first.rule}]")
+    return "\n".join(lines)

@@ -9,10 +9,12 @@ from typing import TYPE_CHECKING, Any
 
 import polars as pl
 
+from smdlens.diagnosis.check import CheckResult
 from smdlens.diagnosis.records import INTERVAL_SCHEMA, STAGE_TENSOR_SCHEMA
 from smdlens.names import for_json
 from smdlens.report.schedule import at_most
 from smdlens.version import __version__
+from smdlens.vocabulary import Outcome
 
 if TYPE_CHECKING:
     from smdlens.report.build import Report
@@ -21,8 +23,8 @@ SCHEMA_VERSION = "1.0"
 _SIGNIFICANT_DIGITS = 12
 
 
-def to_dict(report: Report) -> dict[str, Any]:
-    """The whole report as dicts, lists and scalars."""
+def to_dict(report: Report, result: CheckResult | None = None) -> dict[str, Any]:
+    """The whole report as dicts, lists and scalars; with `result` what a policy made of it."""
     diagnosis = report.diagnosis
     content = {
         "schema_version": SCHEMA_VERSION,
@@ -64,12 +66,35 @@ def to_dict(report: Report) -> dict[str, Any]:
             "headline": report.summary.headline,
         },
     }
+    if result is not None:
+        content["check"] = _check(result)
     return {key: _clean(value) for key, value in content.items()}
 
 
-def dumps(report: Report) -> str:
+def dumps(report: Report, result: CheckResult | None = None) -> str:
     """The report as JSON text, one record per line, ending with a newline."""
-    return _text(to_dict(report)) + "\n"
+    return _text(to_dict(report, result)) + "\n"
+
+
+def _check(result: CheckResult) -> dict[str, Any]:
+    return {
+        "policy": result.policy,
+        "outcome": result.outcome.value,
+        "exit_code": int(result.exit_code),
+        "counts": {outcome.value: result.count(outcome) for outcome in Outcome},
+        "cases": [
+            {
+                "rule": c.rule,
+                "stage": c.stage,
+                "subject": c.subject,
+                "outcome": c.outcome.value,
+                "message": c.message,
+                "remedy": c.remedy,
+                "ratio": c.ratio,
+            }
+            for c in result.cases
+        ],
+    }
 
 
 def _run(report: Report) -> dict[str, Any]:

@@ -11,16 +11,20 @@ from typing import TYPE_CHECKING
 import polars as pl
 
 from smdlens import atomic
+from smdlens.diagnosis.check import CheckResult
 from smdlens.errors import InputError
 from smdlens.names import for_csv
 from smdlens.report.json import dumps
+from smdlens.report.junit import junit
+from smdlens.report.markdown import markdown
+from smdlens.report.sarif import sarif
 
 if TYPE_CHECKING:
     from smdlens.report.build import Report
 
 
-def _json(report: Report) -> bytes:
-    return dumps(report).encode()
+def _json(report: Report, result: CheckResult | None) -> bytes:
+    return dumps(report, result).encode()
 
 
 def _parquet(frame: pl.DataFrame) -> bytes:
@@ -42,11 +46,25 @@ def _csv(frame: pl.DataFrame) -> bytes:
     return frame.select(columns).write_csv().encode()
 
 
-# Listed in the order in which messages name them.
-FORMATS: dict[str, Callable[[Report], bytes]] = {
+def _checked(report: Report, result: CheckResult | None) -> CheckResult:
+    return report.check() if result is None else result
+
+
+Writer = Callable[["Report", "CheckResult | None"], bytes]
+# Listed in the order in which messages name them. Only JSON leaves the check out unless given.
+FORMATS: dict[str, Writer] = {
     ".json": _json,
-    ".parquet": lambda report: _parquet(report.intervals),
-    ".csv": lambda report: _csv(report.intervals),
+    ".md": lambda report, result: markdown(_checked(report, result), report).encode(),
+    ".xml": lambda report, result: junit(_checked(report, result)).encode(),
+    ".sarif": lambda report, result: sarif(_checked(report, result), report.series.path).encode(),
+    ".parquet": lambda report, result: _parquet(report.intervals),
+    ".csv": lambda report, result: _csv(report.intervals),
+}
+# What can be written of a run that could not be analysed: that it could not.
+_WITHOUT_REPORT: dict[str, Callable[[CheckResult, str], bytes]] = {
+    ".md": lambda result, run: markdown(result, None).encode(),
+    ".xml": lambda result, run: junit(result).encode(),
+    ".sarif": lambda result, run: sarif(result, run).encode(),
 }
 _TABLES = ("tensors", "intervals", "stages", "decays")
 
@@ -70,7 +88,7 @@ def check_output(path: str | os.PathLike[str]) -> None:
     atomic.check_writable(path)
 
 
-def _format(path: str | os.PathLike[str]) -> Callable[[Report], bytes]:
+def _format(path: str | os.PathLike[str]) -> Writer:
     suffix = Path(path).suffix.lower()
     if suffix not in FORMATS:
         raise InputError(
@@ -82,13 +100,21 @@ def _format(path: str | os.PathLike[str]) -> Callable[[Report], bytes]:
     return FORMATS[suffix]
 
 
-def save(report: Report, path: str | os.PathLike[str]) -> None:
+def save(report: Report, path: str | os.PathLike[str], result: CheckResult | None = None) -> None:
     """Writes `report` to `path`, atomically; see `Report.save`."""
     check_output(path)
     if not is_folder(path):
-        atomic.write_bytes(path, _format(path)(report))
+        atomic.write_bytes(path, _format(path)(report, result))
         return
     atomic.make_folder(path)
     for name in _TABLES:
         atomic.write_bytes(Path(path) / f"{name}.parquet", _parquet(getattr(report, name)))
-    atomic.write_bytes(Path(path) / "report.json", _json(report))
+    atomic.write_bytes(Path(path) / "report.json", _json(report, result))
+
+
+def save_error(result: CheckResult, run: str, path: str | os.PathLike[str]) -> bool:
+    """Writes a check without a report where the format has room for one; whether it has."""
+    writer = _WITHOUT_REPORT.get(Path(path).suffix.lower())
+    if writer is not None:
+        atomic.write_bytes(path, writer(result, run))
+    return writer is not None

@@ -50,9 +50,7 @@ def run(command, folder):
         words = words[:-2]
         words[-1] = words[-1].rstrip(";")
     assert words[0] == "smdlens", command
-    words = [
-        str(folder / word) if words[at - 1] == "-o" else word for at, word in enumerate(words)
-    ]
+    words = [str(folder / word) if words[at - 1] == "-o" else word for at, word in enumerate(words)]
     done = subprocess.run(
         [sys.executable, "-m", "smdlens", *words[1:]],
         capture_output=True,

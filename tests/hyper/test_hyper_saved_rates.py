@@ -26,9 +26,7 @@ def warm_up_cosine(length):
 
 
 def resolved(rate, gap=250, *, next_rate=True, total=TOTAL):
-    return resolve_hyper_parameters(
-        saved_run(rate, range(0, total + 1, gap), next_rate=next_rate)
-    )
+    return resolve_hyper_parameters(saved_run(rate, range(0, total + 1, gap), next_rate=next_rate))
 
 
 @pytest.mark.parametrize("next_rate", [False, True])

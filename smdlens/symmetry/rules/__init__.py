@@ -1,0 +1,18 @@
+"""One table, operator -> rule; each file enters its own. What is in none gets the sound default."""
+
+from smdlens.symmetry.rules import algebra, attention, contract, movement, normalise, reduce
+from smdlens.symmetry.rules.call import RULES, Call, NotCovered, Result, sound_default
+
+__all__ = [
+    "RULES",
+    "Call",
+    "NotCovered",
+    "Result",
+    "algebra",
+    "attention",
+    "contract",
+    "movement",
+    "normalise",
+    "reduce",
+    "sound_default",
+]
