@@ -1,6 +1,6 @@
 """Ratios with their intervals: q = (angle / equilibrium angle)^2, for one interval or several.
 
-sigma_q^2 = (k(a) c_h q / n)^2 + (m q)^2 + (0.2 kappa / lam)^2 (docs/theory.md §11). The first term
+sigma_q^2 = (k(a) c_h q / n)^2 + (m q)^2 + (0.35 kappa / lam)^2 (docs/theory.md §11). The first term
 is the boundary term of the norm balance; it telescopes, so neighbouring intervals that are pooled
 count as one long interval, not as independent draws.
 """
@@ -28,8 +28,8 @@ GRADIENT_SCATTER = 0.9
 ADAM_ONE_SIDED = 0.1
 # Adam's second moment builds up over its first 1 / (1 - beta2) updates: relative error of q there.
 _FIRST_ADAM = 0.15
-# Relative error of q per unit of lr * decay / (1 - a): the norm's path between snapshots is taken as
-# that of a steady unit gradient (docs/theory.md §11).
+# Relative error of q per unit of lr * decay / (1 - a): between snapshots the norm's path is taken
+# as that of a steady unit gradient (docs/theory.md §11).
 _PATH = 0.4
 # An interval whose rate changes by more than this within it holds a jump.
 _JUMP = 1.5
@@ -195,7 +195,7 @@ def log_norm_error(tracks: Tracks) -> Array:
 
 
 def decay_fall(law: Law, rates: IntervalRates) -> Array:
-    """Fall of ln |w|^2 by decay alone over each interval, [I]; an error of ln |w|^2 over it is dq."""
+    """Fall of ln |w|^2 by decay alone over an interval, [I]; an error of ln |w|^2 over it is dq."""
     strength = (rates.lr * rates.decay).sum(axis=0)
     held_back = 1.0 if law.decoupled else 1.0 - law.momentum
     with np.errstate(divide="ignore"):

@@ -14,7 +14,7 @@ from smdlens.theory.arrays import Array, Real, as_floats
 # from per-step logs of small BN networks (docs/theory.md §10), to be refitted on others.
 KAPPA_SHRINK = 0.85
 # Error of the shrunk kappa as a fraction of it, same source.
-KAPPA_RELATIVE_ERROR = 0.2
+KAPPA_RELATIVE_ERROR = 0.35
 
 
 def kappa_from_gamma(

@@ -50,7 +50,7 @@ def relative_sigma(
 ) -> Array:
     """Standard error of q = (Delta / Delta*)^2 of one interval, relative to q.
 
-    sigma_q^2 = (k(a) c_h q / n)^2 + (m q)^2 + (0.2 kappa / decay)^2. Derived in docs/theory.md §11
+    sigma_q^2 = (k(a) c_h q / n)^2 + (m q)^2 + (0.35 kappa / decay)^2. Derived in docs/theory.md §11
     [smdlens-theory].
 
     Args:
