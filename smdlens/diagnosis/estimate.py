@@ -28,6 +28,8 @@ GRADIENT_SCATTER = 0.9
 ADAM_ONE_SIDED = 0.1
 # Adam's second moment builds up over its first 1 / (1 - beta2) updates: relative error of q there.
 _FIRST_ADAM = 0.15
+# Error of the leak over the weight decay, per unit of the mean eps / (var + eps).
+_LEAK_SCATTER = 0.6
 # Relative error of q per unit of lr * decay / (1 - a): between snapshots the norm's path is taken
 # as that of a steady unit gradient (docs/theory.md §11).
 _PATH = 0.4
@@ -40,7 +42,7 @@ class Ratios:
     """Squared ratios per tensor and interval with a 95% interval; [T, I], NaN where unknown.
 
     `sigma` is the standard error of q and `systematic` the part of it that does not average out;
-    `kappa_ratio` is the epsilon leak over the weight decay; `bias_low` is how far the truth may lie
+    `kappa_ratio` is the epsilon leak over the weight decay, `leak_error` its error; `bias_low` is how far the truth may lie
     below q from a known one-sided error.
     """
 
@@ -50,6 +52,7 @@ class Ratios:
     sigma: Array
     systematic: Array
     kappa_ratio: Array
+    leak_error: Array
     bias_low: Array
 
 
@@ -87,7 +90,9 @@ def interval_ratios(
         # Measured directly, only rounding blurs the angle.
         blur = np.where(steps.method == Method.ADJACENT.value, steps.floor / steps.angle, 0.0)
     systematic = np.where(direct, 0.0, systematic)
-    leak = kappa_error(kappa_ratio)
+    # What cancels between channels in the mean leak still errs channel by channel.
+    fraction = np.nan_to_num(tracks.between["eps_fraction"])
+    leak = np.hypot(kappa_error(kappa_ratio), _LEAK_SCATTER * fraction)
     storage = np.zeros_like(q)
     if law is not None and law.rule is not None:
         blurred = log_norm_error(tracks)
@@ -107,6 +112,7 @@ def interval_ratios(
         sigma=sigma,
         systematic=systematic,
         kappa_ratio=kappa_ratio,
+        leak_error=leak,
         bias_low=bias_low,
     )
 

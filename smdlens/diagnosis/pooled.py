@@ -9,7 +9,6 @@ from numpy.typing import NDArray
 
 from smdlens.diagnosis.estimate import Z95, Ratios
 from smdlens.diagnosis.one_step import OneStep
-from smdlens.theory.epsilon_leak import kappa_error
 
 Array = NDArray[np.float64]
 
@@ -81,7 +80,7 @@ def pool(
     bias_low = float(np.average(ratios.bias_low[row, known], weights=weight))
     with_model = ~steps.with_state[row, known] & (lengths[known] > 1)
     statistical = scatter * q / n.sum() if with_model.any() else 0.0
-    leak = float(kappa_error(kappa_ratio))
+    leak = float(np.average(ratios.leak_error[row, known], weights=weight))
     storage = 0.0
     if (lengths[known] > 1).any():
         ends = np.hypot(blur[row, known[0]], blur[row, known[-1] + 1])

@@ -28,7 +28,7 @@ FROM_WEIGHTS = {
     "heavy_ball": (0.005, 0.02),
     "heavy_ball_scheduler": (0.005, 0.02),
     "heavy_ball_inside": (0.005, 0.02),
-    "nesterov_cosine": (0.006, 0.03),
+    "nesterov_cosine": (0.0075, 0.03),
     "adamw": (0.03, 0.06),
     "plain_sgd": (0.0001, 0.0005),
     "warmup_cosine": (0.005, 0.02),

@@ -75,8 +75,6 @@ def div(call: Call) -> Result:
         )
         for t in a.terms
     ]
-    if (a.mean_of or b.moment) and not b.regularised:
-        pass
     engine.met_normaliser(divisor.degree)
     return engine.sum_of(call.shape, terms)
 
@@ -227,8 +225,14 @@ def where(call: Call) -> Result:
 def masked_fill(call: Call) -> Result:
     """Some elements replaced by zero or infinity, which have every degree."""
     engine = call.engine
-    if call.is_tensor("value") or call.number("value") not in (0.0, float("inf"), float("-inf")):
+    filling = None if call.is_tensor("value") else call.number("value")
+    if filling not in (0.0, float("inf"), float("-inf")):
         raise NotCovered
     taint = engine.require_zero(call.value("mask"))
+    if filling == float("-inf"):  # -inf plus anything finite is -inf: summands stay apart
+        value = engine.broadcast(call.value("self"), call.shape)
+        return Value(
+            call.shape, tuple(Term(t.degree, t.labels, t.taint | taint) for t in value.terms)
+        )
     term = engine.one_term(engine.broadcast(call.value("self"), call.shape))
     return Value(call.shape, (Term(term.degree, None, term.taint | taint),))

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from fractions import Fraction
-
 import numpy as np
 
 from smdlens.symmetry.forms import IdArray
@@ -136,8 +134,7 @@ def norm(call: Call) -> Result:
       "upsample_nearest3d", "upsample_bilinear2d", "upsample_bicubic2d", "upsample_linear1d",
       "_upsample_bilinear2d_aa", "_upsample_bicubic2d_aa", "_upsample_nearest_exact2d",
       "upsample_trilinear3d", "max_pool1d", "max_pool2d", "max_pool3d", "max_pool2d_with_indices",
-      "max_pool3d_with_indices", "adaptive_max_pool1d", "adaptive_max_pool2d",
-      "lp_pool2d")  # fmt: skip
+      "max_pool3d_with_indices", "adaptive_max_pool1d", "adaptive_max_pool2d")  # fmt: skip
 def resample(call: Call) -> Result:
     """Averages or extrema over windows: a summand constant over the image stays what it is."""
     first = "input" if "input" in call.node.arguments else "self"
@@ -148,9 +145,8 @@ def resample(call: Call) -> Result:
         and any(call.integers("padding"))
         and call.flag("count_include_pad", True)
     )
-    space = len(value.shape) - len([s for s in call.shape if s]) + 2
-    space = 2 if space < 2 else 2
-    axes = tuple(range(space, len(value.shape)))
+    space = next(count for count in (1, 2, 3) if f"{count}d" in op)
+    axes = tuple(range(len(value.shape) - space, len(value.shape)))
     terms: list[Term] = []
     still = [t for t in value.terms if _still(t, value.shape, axes) and not pools_zeros]
     others = tuple(t for t in value.terms if not any(t is s for s in still))
@@ -209,8 +205,3 @@ def index(call: Call) -> Result:
     return Value(
         call.shape, (Term(np.full((1,) * len(call.shape), degree.flat[0]), None, taint),)
     )
-
-
-def std_order(value: int) -> Fraction:
-    """A whole order as an exact number."""
-    return Fraction(value)

@@ -1,0 +1,125 @@
+"""One pass of degrees over a graph."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+
+from smdlens.symmetry.engine import Engine, Reason, argument_values, taint_of
+from smdlens.symmetry.forms import ZERO, IdArray
+from smdlens.symmetry.model_graph import ModelGraph, Node
+from smdlens.symmetry.rules import RULES, Call, NotCovered, Result, sound_default
+from smdlens.symmetry.values import INPUT, Term, Value, uniform
+
+# Only these may follow an epsilon that was ignored; anything else would see it.
+_AFTER_EPSILON = frozenset({
+    "sqrt", "rsqrt", "reciprocal", "pow", "div", "view", "reshape", "expand", "unsqueeze",
+    "squeeze", "permute", "transpose", "to", "_to_copy", "clone", "contiguous", "expand_as",
+    "alias", "type_as", "select", "getitem", "clamp", "clamp_min",
+})  # fmt: skip
+
+
+def carry(
+    engine: Engine,
+    graph: ModelGraph,
+    nodes: Sequence[Node],
+    exponents: Mapping[str, IdArray],
+    bits: Mapping[str, int],
+) -> int:
+    """Carries degrees from the leaves to the outputs and returns the outputs' taint.
+
+    Args:
+        engine: Takes the constraints.
+        graph: The network.
+        nodes: Its live nodes in order.
+        exponents: Degree of each parameter, by the name of its value; zero where missing.
+        bits: Taint of each parameter, likewise.
+    """
+    values: dict[str, Result] = {}
+    for name, parameter in graph.parameters.items():
+        degree = exponents.get(name, uniform(len(parameter.shape), ZERO))
+        values[name] = Value(parameter.shape, (Term(degree, None, bits.get(name, 0)),))
+    for name, constant in graph.constants.items():
+        if constant.is_zero:
+            values[name] = engine.scalar(constant.shape, 0.0)
+        else:
+            values[name] = engine.constant(
+                constant.shape, taint=INPUT if constant.is_input else 0
+            )
+    last_use = _last_uses(nodes, graph.outputs)
+    for at, node in enumerate(nodes):
+        engine.node = node
+        values[node.name] = _apply(Call(engine, node, values))
+        for name in last_use.get(at, ()):
+            del values[name]
+    taint = 0
+    for name in graph.outputs:
+        result = values[name]
+        for value in result if isinstance(result, list) else [result]:
+            if engine.node is not None:
+                engine.node = _output_node(name, value)
+            for term in value.terms:
+                engine.vanish(term.degree, "output")
+            taint |= taint_of(value)
+    return taint
+
+
+def _output_node(name: str, value: Value) -> Node:
+    return Node(name, "output", {}, (value.shape,))
+
+
+def _last_uses(nodes: Sequence[Node], outputs: Sequence[str]) -> dict[int, list[str]]:
+    """Position of a node -> values that nothing after it needs."""
+    from smdlens.symmetry.model_graph import references
+
+    last: dict[str, int] = {}
+    for at, node in enumerate(nodes):
+        last.setdefault(node.name, at)
+        for argument in node.arguments.values():
+            for name in references(argument):
+                last[name] = at
+    for name in outputs:
+        last.pop(name, None)
+    by_place: dict[int, list[str]] = {}
+    for name, at in last.items():
+        by_place.setdefault(at, []).append(name)
+    return by_place
+
+
+def _apply(call: Call) -> Result:
+    node, engine = call.node, call.engine
+    inputs = argument_values(node.arguments, call.values)
+    if node.op not in _AFTER_EPSILON or node.op == "div":
+        for position, value in enumerate(inputs):
+            if value.regularised and not (node.op == "div" and position == len(inputs) - 1):
+                engine.require_zero(value)
+    if _is_constant(inputs):
+        taint = 0
+        for value in inputs:
+            taint |= value.terms[0].taint
+        # Nothing that was scaled comes in: whatever the operator, degree zero goes out.
+        if node.op not in RULES or taint:
+            results = [engine.constant(shape, taint=taint) for shape in node.shapes]
+            if node.op not in RULES:
+                return results if node.listed else results[0]
+    rule = RULES.get(node.op)
+    if rule is not None:
+        try:
+            return rule(call)
+        except NotCovered:
+            pass
+    elif not _is_constant(inputs):
+        engine.without_rule[node.op] = engine.without_rule.get(node.op, 0) + 1
+    return sound_default(call)
+
+
+def _is_constant(inputs: Sequence[Value]) -> bool:
+    return all(
+        len(value.terms) == 1 and value.terms[0].degree.size == 1
+        and int(value.terms[0].degree.flat[0]) == ZERO
+        for value in inputs
+    )  # fmt: skip
+
+
+__all__ = ["Reason", "carry", "np"]
