@@ -24,7 +24,7 @@ def channel_ratios(part: GroupMeasurement) -> tuple[Array, Array, Array]:
     shape = part.steps.turn2.shape
     empty = np.full(shape, np.nan)
     law, rates, tracks = part.law, part.rates, part.tracks
-    single = tracks.lengths == 1
+    single = tracks.adjacent
     usable = rates.constant & (rates.lengths > 1)
     result = []
     whole = _trend_ratio(part, np.log(tracks.at["w2"][:, 1:] / tracks.at["w2"][:, :-1]), usable)

@@ -45,7 +45,7 @@ def diagnose(
         tolerance: Half-width of the band around a ratio of 1 that counts as equilibrium.
     """
     groups = with_weight_evidence(groups, motion)
-    tracks = tracks_of(motion, series.steps, groups)
+    tracks = tracks_of(motion, series.steps, groups, by_updates=series.axis == "steps")
     if series.axis == "steps":
         hyper = locate_cuts(tracks, hyper, groups)
     measured = measure_groups(tracks, hyper, groups)

@@ -42,8 +42,8 @@ class Ratios:
     """Squared ratios per tensor and interval with a 95% interval; [T, I], NaN where unknown.
 
     `sigma` is the standard error of q and `systematic` the part of it that does not average out;
-    `kappa_ratio` is the epsilon leak over the weight decay, `leak_error` its error; `bias_low` is how far the truth may lie
-    below q from a known one-sided error.
+    `kappa_ratio` is the epsilon leak over the weight decay, `leak_error` its error; `bias_low` is
+    how far the truth may lie below q from a known one-sided error.
     """
 
     q: Array
@@ -216,6 +216,8 @@ def scatter(law: Law) -> float:
 
 
 def _kind(law: Law, with_state: bool) -> ErrorKind:
+    if law.is_l2_adam:
+        return "adam_l2"
     if law.adaptive:
         return "adamw_state" if with_state else "one_sided"
     if law.rule is not None and law.rule.q != 0.0:

@@ -25,6 +25,7 @@ class Tracks:
         at: Snapshot column -> float64 [T, S].
         between: Pair column -> float64 [T, S - 1].
         numel: Elements of each tensor, float64 [T].
+        by_updates: `steps` count updates; False on an axis of epochs.
     """
 
     tensors: tuple[str, ...]
@@ -32,11 +33,17 @@ class Tracks:
     at: dict[str, Array]
     between: dict[str, Array]
     numel: Array
+    by_updates: bool = True
 
     @property
     def lengths(self) -> NDArray[np.int64]:
         """Updates per interval, int64 [S - 1]."""
         return np.diff(self.steps)
+
+    @property
+    def adjacent(self) -> NDArray[np.bool_]:
+        """Intervals of a single update, bool [S - 1]; an epoch is no update."""
+        return np.asarray((self.lengths == 1) & self.by_updates)
 
     def take(self, rows: NDArray[np.intp]) -> Tracks:
         """The same tracks for some of the tensors."""
@@ -46,6 +53,7 @@ class Tracks:
             {name: values[rows] for name, values in self.at.items()},
             {name: values[rows] for name, values in self.between.items()},
             self.numel[rows],
+            self.by_updates,
         )
 
     def window(self, snapshots: slice) -> Tracks:
@@ -57,10 +65,13 @@ class Tracks:
             {name: values[:, snapshots] for name, values in self.at.items()},
             {name: values[:, pairs] for name, values in self.between.items()},
             self.numel,
+            self.by_updates,
         )
 
 
-def tracks_of(motion: Motion, steps: tuple[int, ...], groups: ScaleGroups) -> Tracks:
+def tracks_of(
+    motion: Motion, steps: tuple[int, ...], groups: ScaleGroups, *, by_updates: bool = True
+) -> Tracks:
     """Pivots both motion tables; every tensor has one row per snapshot and per pair."""
     frame = motion.snapshots
     tensors = tuple(frame.get_column("tensor").unique(maintain_order=True).to_list())
@@ -76,7 +87,7 @@ def tracks_of(motion: Motion, steps: tuple[int, ...], groups: ScaleGroups) -> Tr
         if name not in ("tensor", "snapshot_from", "snapshot_to", "step_from", "step_to")
     }
     numel = np.array([math.prod(groups.tensors[name].shape) for name in tensors], dtype=np.float64)
-    return Tracks(tensors, np.array(steps, dtype=np.int64), at, between, numel)
+    return Tracks(tensors, np.array(steps, dtype=np.int64), at, between, numel, by_updates)
 
 
 def _matrix(frame: pl.DataFrame, column: str, rows: int, columns: int) -> Array:

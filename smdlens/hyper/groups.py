@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from smdlens.hyper.optimizer import SAVED, last_record, number, saved_betas
 from smdlens.hyper.options import DeclaredHyperParameters
 from smdlens.hyper.records import ParamGroup
+from smdlens.hyper.settings import Settings
 from smdlens.snapshots.records import GroupRecord, SnapshotSeries
 
 Note = tuple[str, str, str]
@@ -20,7 +21,9 @@ def is_parameter(name: str) -> bool:
 
 
 def resolve_groups(
-    series: SnapshotSeries, declared: DeclaredHyperParameters
+    series: SnapshotSeries,
+    declared: DeclaredHyperParameters,
+    settings: Sequence[Settings] = (),
 ) -> tuple[tuple[ParamGroup, ...], list[Note]]:
     """Groups of the last saved optimizer state, or one group of everything without any.
 
@@ -30,15 +33,21 @@ def resolve_groups(
     record = last_record(series)
     parameters = tuple(name for name in series.snapshots[-1].tensors if is_parameter(name))
     if record is None:
-        source = declared.said_by("weight_decay") if declared.weight_decay is not None else ""
+        written = next((s for s in settings if s.weight_decay is not None), None)
+        if declared.weight_decay is not None:
+            decay, source = declared.weight_decay, declared.said_by("weight_decay")
+        elif written is not None:
+            decay, source = written.weight_decay, written.source
+        else:
+            decay, source = None, "no optimizer state saved"
         group = ParamGroup(
             index=0,
             name="all parameters",
             tensors=parameters,
-            weight_decay=declared.weight_decay,
+            weight_decay=decay,
             momentum=declared.momentum,
             betas=declared.betas,
-            source=source or "no optimizer state saved",
+            source=source,
         )
         return (group,), []
     notes: list[Note] = []

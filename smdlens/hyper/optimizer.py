@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from smdlens.errors import InputError
 from smdlens.hyper.options import DeclaredHyperParameters
 from smdlens.hyper.records import Optimizer
+from smdlens.hyper.settings import Settings
 from smdlens.snapshots.records import OptimizerRecord, SnapshotSeries
 from smdlens.vocabulary import OptimizerKind, Slot
 
@@ -49,7 +50,7 @@ def last_record(series: SnapshotSeries) -> OptimizerRecord | None:
     return None
 
 
-def _kind_from_keys(record: OptimizerRecord) -> tuple[OptimizerKind, bool | None]:
+def kind_from_keys(record: OptimizerRecord) -> tuple[OptimizerKind, bool | None]:
     """Update rule and kind of decay from group keys and buffer names.
 
     torch's SGD saves `dampening` and `nesterov`; its Adam and AdamW `betas`, `eps`, `amsgrad`,
@@ -75,9 +76,14 @@ def _kind_from_keys(record: OptimizerRecord) -> tuple[OptimizerKind, bool | None
 
 
 def resolve_optimizer(
-    series: SnapshotSeries, declared: DeclaredHyperParameters
+    series: SnapshotSeries,
+    declared: DeclaredHyperParameters,
+    settings: Sequence[Settings] = (),
 ) -> tuple[Optimizer, list[tuple[str, str, str]]]:
-    """The update rule from options first, then from the last saved optimizer state.
+    """The update rule from options first, then the last saved optimizer state, then the settings.
+
+    The trainer's own settings decide what a state leaves open: an old state of Adam is AdamW's
+    where they name it.
 
     Returns:
         The rule, and notes (rule, text, remedy) on contradictions and on what is undecidable.
@@ -85,8 +91,13 @@ def resolve_optimizer(
     record = last_record(series)
     values: Mapping[str, Any] = record.groups[0].values if record is not None else {}
     notes: list[tuple[str, str, str]] = []
-    kind, decoupled = (OptimizerKind.UNKNOWN, None) if record is None else _kind_from_keys(record)
+    kind, decoupled = (OptimizerKind.UNKNOWN, None) if record is None else kind_from_keys(record)
     source = "not given" if record is None else SAVED
+    said_by_trainer = _named(settings, adam=kind is OptimizerKind.UNKNOWN and "betas" in values)
+    if said_by_trainer is not None and kind is OptimizerKind.UNKNOWN:
+        kind, decoupled = said_by_trainer.rule or (kind, decoupled)
+        theirs = f"{said_by_trainer.source}: {said_by_trainer.optimizer}"
+        source = theirs if record is None else f"{SAVED}; {theirs}"
     adam_like = kind is OptimizerKind.UNKNOWN and "betas" in values
     if declared.optimizer is not None:
         said, said_decoupled = _DECLARED[declared.optimizer]
@@ -135,22 +146,40 @@ def resolve_optimizer(
             found=repr(momentum),
             remedy="Give --momentum, or drop --nesterov.",
         )
-    saved_nesterov = values.get("nesterov")
+    saved_nesterov = values.get("nesterov", written.nesterov if written else None)
     optimizer = Optimizer(
         kind=kind,
-        name=record.name if record is not None else None,
+        name=_name(record, kind, said_by_trainer),
         momentum=(momentum or 0.0) if is_sgd else None,
         nesterov=bool(_first(declared.nesterov, saved_nesterov, False)) if is_sgd else None,
         dampening=(_first(declared.dampening, number(values, "dampening")) or 0.0)
         if is_sgd
         else None,
         betas=betas if not is_sgd else None,
-        eps=number(values, "eps"),
+        eps=_first(number(values, "eps"), written.eps if written else None),
         decoupled=decoupled,
         amsgrad=bool(values["amsgrad"]) if "amsgrad" in values else None,
         source=source,
     )
     return optimizer, notes
+
+
+def _named(settings: Sequence[Settings], *, adam: bool) -> Settings | None:
+    """The first settings that name an optimizer; of a state with betas, only Adam's family."""
+    fitting = (OptimizerKind.ADAM, OptimizerKind.ADAMW, OptimizerKind.LION, OptimizerKind.OTHER)
+    for one in settings:
+        if one.rule is not None and (not adam or one.rule[0] in fitting):
+            return one
+    return None
+
+
+def _name(
+    record: OptimizerRecord | None, kind: OptimizerKind, settings: Settings | None
+) -> str | None:
+    """The class as the file has it; for a rule without formulas, as the settings have it."""
+    if record is not None and record.name is not None:
+        return record.name
+    return settings.optimizer if settings is not None and kind is OptimizerKind.OTHER else None
 
 
 def _reads_like_sgd(declared: DeclaredHyperParameters) -> bool:

@@ -1,4 +1,4 @@
-"""The rate of every update of every group: declared, re-evaluated from a scheduler, or saved."""
+"""The rate of every update of every group: declared, evaluated, logged, or saved."""
 
 from __future__ import annotations
 
@@ -6,27 +6,33 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from smdlens.hyper import trainer_log
+from smdlens.hyper.evaluated import decay_of, from_options, from_scheduler
 from smdlens.hyper.optimizer import SAVED, number
 from smdlens.hyper.options import DeclaredHyperParameters
 from smdlens.hyper.records import ParamGroup
 from smdlens.hyper.saved_rates import SavedRate, timeline_from_saved
 from smdlens.hyper.schedule_csv import ScheduleRow, read_schedule
-from smdlens.hyper.scheduler_state import (
-    base_rates,
-    find_state,
-    formula_of,
-    updates_per_tick,
-)
+from smdlens.hyper.scheduler_state import find_state
+from smdlens.hyper.settings import Settings
 from smdlens.hyper.timeline import Timeline
+from smdlens.hyper.timm_schedule import is_timm
 from smdlens.snapshots.records import SnapshotSeries
 
 Note = tuple[str, str, str]
 
 
 def resolve_timelines(
-    series: SnapshotSeries, groups: Sequence[ParamGroup], declared: DeclaredHyperParameters
+    series: SnapshotSeries,
+    groups: Sequence[ParamGroup],
+    declared: DeclaredHyperParameters,
+    settings: Sequence[Settings] = (),
 ) -> tuple[dict[int, Timeline], list[Note]]:
-    """Timeline of each group (by its place in `groups`) over the run; empty on an epoch axis."""
+    """Timeline of each group (by its place in `groups`) over the run; empty on an epoch axis.
+
+    The files' own schedule is, in this order: a torch scheduler's state, the trainer's options,
+    its log of rates, the rates in the checkpoints. Formulas must reproduce what is saved.
+    """
     if series.axis == "epochs" or len(series.snapshots) < 1:
         return {}, []
     start, stop = series.steps[0], series.steps[-1]
@@ -34,14 +40,11 @@ def resolve_timelines(
     notes: list[Note] = []
     timelines: dict[int, Timeline] = {}
     saved_of = [_saved_rates(series, group.index) for group in groups]
+    from_files = _FilesRates(series, settings, start, stop)
     # A declared schedule speaks of the main rate; groups with a multiplier keep theirs.
     reference = max((points[-1].lr for points in saved_of if points), default=0.0)
     for at, (group, saved) in enumerate(zip(groups, saved_of, strict=True)):
-        from_state = _from_scheduler(series, group, saved, start, stop)
-        files = from_state
-        if files is None and saved:
-            next_rate = _has_initial_lr(series, group.index)
-            files = timeline_from_saved(saved, start, stop, next_rate, SAVED)
+        files = from_files.timeline(group, saved)
         scale = saved[-1].lr / reference if saved and reference > 0.0 else 1.0
         if rows:
             timeline = _from_rows(rows, start, stop, scale, declared.said_by("schedule"))
@@ -57,7 +60,76 @@ def resolve_timelines(
         if files is not None and timeline is not files:
             notes.extend(_contradictions(timeline, saved))
         timelines[at] = _with_decay(timeline, group, files, declared.weight_decay is not None)
-    return timelines, list(dict.fromkeys(notes))
+    return timelines, list(dict.fromkeys([*notes, *from_files.notes]))
+
+
+class _FilesRates:
+    """What the files say about the rate of each group, best source first."""
+
+    def __init__(
+        self, series: SnapshotSeries, settings: Sequence[Settings], start: int, stop: int
+    ) -> None:
+        self._series, self._settings = series, settings
+        self._start, self._stop = start, stop
+        self._logged = trainer_log.logged_rates(series)
+        self._first = _saved_rates(series, 0)
+        self._from_log: Timeline | None = None
+        self.notes: list[Note] = []
+
+    def timeline(self, group: ParamGroup, saved: Sequence[SavedRate]) -> Timeline | None:
+        """Rates of a group, or None where the files hold none."""
+        series, start, stop = self._series, self._start, self._stop
+        if stop <= start:
+            return None
+        found = from_scheduler(series, group, saved, start, stop)
+        if found is not None:
+            return found
+        found, contradicted = from_options(
+            series, group, saved, self._logged, self._settings, start, stop
+        )
+        if contradicted:
+            self.notes.append(_not_followed(contradicted))
+        if found is not None:
+            return found
+        found = self._scaled_log(group, saved)
+        if found is None and saved:
+            next_rate = _saves_next_rate(series, group.index)
+            found = timeline_from_saved(saved, start, stop, next_rate, SAVED)
+        return found
+
+    def _scaled_log(self, group: ParamGroup, saved: Sequence[SavedRate]) -> Timeline | None:
+        """The logged rates, which are the first group's, at the scale of another group."""
+        if not self._logged:
+            return None
+        ratio = _constant_ratio(saved, self._first)
+        if group.index != 0 and ratio is None:
+            return None
+        if self._from_log is None:
+            self._from_log = trainer_log.timeline_from_log(
+                self._logged, self._first, self._start, self._stop
+            )
+        log = self._from_log
+        scale = 1.0 if group.index == 0 or ratio is None else ratio
+        decay = decay_of(saved, self._start, self._stop)
+        return Timeline(log.start, log.lr * scale, decay, log.source, log.uncertain)
+
+
+def _constant_ratio(saved: Sequence[SavedRate], first: Sequence[SavedRate]) -> float | None:
+    """Rate of a group over that of the first, where it never changes."""
+    rates = {point.step: point.lr for point in first if point.lr > 0.0}
+    ratios = [point.lr / rates[point.step] for point in saved if point.step in rates]
+    if not ratios or not np.allclose(ratios, ratios[0], rtol=1e-6, atol=0.0):
+        return None
+    return ratios[0]
+
+
+def _not_followed(source: str) -> Note:
+    return (
+        "SMD010",
+        f"the schedule that {source} describes does not give the learning rates in the "
+        "checkpoints; theirs are used",
+        "Nothing, if the run was resumed with other options; else give --schedule FILE.",
+    )
 
 
 def _unknown(count: int) -> np.ndarray[tuple[int, ...], np.dtype[np.float64]]:
@@ -77,7 +149,18 @@ def _saved_rates(series: SnapshotSeries, index: int) -> list[SavedRate]:
     return points
 
 
-def _has_initial_lr(series: SnapshotSeries, index: int) -> bool:
+def _saves_next_rate(series: SnapshotSeries, index: int) -> bool:
+    """Whether saved rates are those of the next update: a scheduler stepped before saving.
+
+    torch's schedulers leave `initial_lr` in the group, all but ReduceLROnPlateau, whose state is
+    saved beside. timm steps its own after saving.
+    """
+    last = series.snapshots[-1]
+    if is_timm(last):
+        return False
+    state = find_state(last.scalars)
+    if state is not None and "patience" in state:
+        return True
     for snapshot in reversed(series.snapshots):
         record = snapshot.optimizer
         if record is not None and index < len(record.groups):
@@ -98,47 +181,6 @@ def _from_rows(
             if row.weight_decay is not None:
                 decay[where] = row.weight_decay
     return Timeline(start, lr, decay, source)
-
-
-def _from_scheduler(
-    series: SnapshotSeries, group: ParamGroup, saved: Sequence[SavedRate], start: int, stop: int
-) -> Timeline | None:
-    """Re-evaluates a saved torch scheduler, if that reproduces every saved rate."""
-    found = [
-        (step, state)
-        for step, snapshot in zip(series.steps, series.snapshots, strict=True)
-        if (state := find_state(snapshot.scalars)) is not None
-    ]
-    if not found or not saved:
-        return None
-    last = found[-1][1]
-    formula = formula_of(last)
-    bases = base_rates(last)
-    tick = updates_per_tick([(step, int(state["last_epoch"])) for step, state in found])
-    if formula is None or tick is None or bases is None or group.index >= len(bases):
-        return None
-    state = {**last, "_group": group.index}
-    ticks = range(start // tick, (stop - 1) // tick + 2)
-    try:
-        base = float(bases[group.index])
-        rates = {at: formula(state, base, at) for at in ticks}
-    except (LookupError, TypeError, ValueError, ArithmeticError, AttributeError):
-        return None
-    saved_at = {point.step: point.lr for point in saved}
-    for step, seen in found:
-        expected = rates.get(int(seen["last_epoch"]))
-        rate = saved_at.get(step)
-        if expected is None or rate is None:
-            continue
-        if not np.isclose(expected, rate, rtol=1e-6, atol=1e-12):
-            return None
-    table = np.array([rates[at] for at in ticks], dtype=np.float64)
-    at_update = np.arange(start, stop) // tick - start // tick
-    known = [point for point in saved if point.weight_decay is not None]
-    decay = _unknown(stop - start)
-    for at, point in enumerate(known):
-        decay[0 if at == 0 else max(point.step - start, 0) :] = point.weight_decay
-    return Timeline(start, table[at_update], decay, "learning-rate scheduler in the checkpoints")
 
 
 def _with_decay(

@@ -12,6 +12,8 @@ from smdlens.hyper.optimizer import resolve_optimizer
 from smdlens.hyper.options import DeclaredHyperParameters
 from smdlens.hyper.rates import resolve_timelines
 from smdlens.hyper.records import HyperParameters, Optimizer, ParamGroup, RateCut
+from smdlens.hyper.settings import Settings, read_settings
+from smdlens.hyper.settings_notes import settings_notes, written_rate
 from smdlens.hyper.timeline import Timeline, cut_steps, to_segments, warm_up_end
 from smdlens.snapshots.records import SnapshotSeries
 from smdlens.vocabulary import OptimizerKind
@@ -36,10 +38,17 @@ def resolve_hyper_parameters(
         InputError: A declared value or schedule file that cannot be used.
     """
     declared = declared or DeclaredHyperParameters()
-    optimizer, notes = resolve_optimizer(series, declared)
-    groups, group_notes = resolve_groups(series, declared)
-    timelines, rate_notes = resolve_timelines(series, groups, declared)
-    notes = [*notes, *group_notes, *rate_notes, *_missing(series, optimizer, groups, timelines)]
+    settings = read_settings(series)
+    optimizer, notes = resolve_optimizer(series, declared, settings)
+    groups, group_notes = resolve_groups(series, declared, settings)
+    timelines, rate_notes = resolve_timelines(series, groups, declared, settings)
+    notes = [
+        *notes,
+        *group_notes,
+        *rate_notes,
+        *settings_notes(series, settings),
+        *_missing(series, optimizer, groups, timelines, settings),
+    ]
     main = main_group(series, groups, timelines)
     return HyperParameters(
         optimizer=optimizer,
@@ -108,6 +117,7 @@ def _missing(
     optimizer: Optimizer,
     groups: Sequence[ParamGroup],
     timelines: Mapping[int, Timeline],
+    settings: Sequence[Settings],
 ) -> list[tuple[str, str, str]]:
     """Notes on what nobody has said, with the option that says it."""
     notes: list[tuple[str, str, str]] = []
@@ -142,7 +152,8 @@ def _missing(
         notes.append(
             (
                 "SMD016",
-                "the learning rate is not known: no optimizer state, no option, no schedule",
+                "the learning rate is not known: no optimizer state, no option, no schedule"
+                + written_rate(settings),
                 "Give --lr, or --schedule FILE with the columns step,lr[,weight_decay].",
             )
         )

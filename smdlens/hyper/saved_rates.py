@@ -61,7 +61,7 @@ def timeline_from_saved(
     for i in range(len(steps) - 1):
         a, b = int(steps[i]), int(steps[i + 1])
         where = slice(a - start, b - start)
-        if rates[i] == rates[i + 1]:
+        if rates[i] == rates[i + 1] or (smooth[i] and next_rate and b - a == 1):
             lr[where] = rates[i]
         elif smooth[i]:
             lr[where] = _smooth_piece(at, rates, smooth, i, np.arange(a, b, dtype=np.float64))

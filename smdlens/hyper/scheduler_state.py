@@ -2,7 +2,7 @@
 
 A scheduler's state dict does not name its class; its keys do. The formulas are the closed forms of
 torch.optim.lr_scheduler's documentation. Whoever uses them holds the result against the saved rates
-(see `schedule_from_state`): a formula that does not reproduce every one of them is not used.
+(see hyper/evaluated.py): a formula that does not reproduce every one of them is not used.
 """
 
 from __future__ import annotations
@@ -78,12 +78,30 @@ def _sequential(state: State, base: float, epoch: int) -> float:
     bases = part.get("base_lrs")
     group = state.get("_group", 0)
     own_base = float(bases[group]) if bases else base
-    return formula({**part, "_group": group}, own_base, epoch - start)
+    own = {**part, "_group": group, "_values": state.get("_values", {})}
+    return formula(own, own_base, epoch - start)
+
+
+def _one_cycle(state: State, base: float, epoch: int) -> float:
+    """Phases between rates that the parameter group keeps: initial_lr, max_lr, min_lr."""
+    values, start = state["_values"], 0.0
+    phases = state["_schedule_phases"]
+    for phase in phases:
+        end = float(phase["end_step"])
+        if epoch <= end or phase is phases[-1]:
+            low, high = float(values[phase["start_lr"]]), float(values[phase["end_lr"]])
+            share = (epoch - start) / (end - start)
+            if state["_anneal_func_type"] == "linear":
+                return low + (high - low) * share
+            return high + (low - high) / 2.0 * (1.0 + math.cos(math.pi * share))
+        start = end
+    raise ValueError("no phases")
 
 
 # Telling keys, most specific first.
 FORMULAS: tuple[tuple[frozenset[str], Formula], ...] = (
     (frozenset({"_schedulers", "_milestones"}), _sequential),
+    (frozenset({"_schedule_phases", "_anneal_func_type"}), _one_cycle),
     (frozenset({"milestones", "gamma"}), _multi_step),
     (frozenset({"step_size", "gamma"}), _step),
     (frozenset({"T_0", "T_mult", "eta_min"}), _cosine_restarts),
@@ -98,7 +116,7 @@ FORMULAS: tuple[tuple[frozenset[str], Formula], ...] = (
 def formula_of(state: State) -> Formula | None:
     """The formula whose telling keys the state has, or None (a lambda, a cycle, a plateau)."""
     keys = set(state)
-    if {"lr_lambdas", "best", "_schedule_phases", "max_lrs"} & keys:
+    if {"lr_lambdas", "best", "max_lrs"} & keys:
         return None
     return next((formula for telling, formula in FORMULAS if telling <= keys), None)
 

@@ -49,6 +49,7 @@ PAIR_SCHEMA: dict[str, pl.DataType] = {
     "s_wu_to": pl.Float64(),
     "s_u2_from": pl.Float64(),  # sum S u^2 at a
     "s_u2_to": pl.Float64(),
+    "s_mean": pl.Float64(),  # mean of S before it was scaled: mean of sqrt(vhat) + eps
     "s_min_ratio": pl.Float64(),  # min S / max S, a quality number
     # quantiles over channels of ln(|b_c|^2 / |a_c|^2) and of the channel angle in radians
     "growth_p05": pl.Float64(),

@@ -103,6 +103,7 @@ def _adam_columns(selected: Selected, sums: TensorSums) -> Columns:
         (end, _ADAM_TO),
     ):
         out |= {name: _nullable(scaled[column], known) for name, column in columns.items()}
+    out["s_mean"] = _nullable(mean, start | end)
     out["s_min_ratio"] = _nullable(lowest, start | end)
     return out
 

@@ -62,9 +62,10 @@ class Sink(Protocol):
 class Engine:
     """Operations on degrees for one run over one graph."""
 
-    def __init__(self, table: FormTable, sink: Sink) -> None:
+    def __init__(self, table: FormTable, sink: Sink, *, brief: bool = False) -> None:
         self.table = table
         self.sink = sink
+        self.brief = brief  # skip operators into which nothing scaled comes; taint is not kept
         self.node: Node | None = None
         self.normalised: dict[int, Node] = {}  # parameter -> first normaliser its degree met
         self.ignored_epsilons: list[tuple[Node, float]] = []

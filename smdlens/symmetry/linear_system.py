@@ -5,8 +5,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from fractions import Fraction
 
-import numpy as np
-
 from smdlens.symmetry.engine import Reason
 from smdlens.symmetry.forms import Coefficient, FormTable, IdArray
 
@@ -93,11 +91,3 @@ def _subtract(row: Row, pivot: Row, factor: Coefficient) -> None:
             row.pop(variable, None)
         else:
             row[variable] = value
-
-
-def as_vector(row: Row, size: int) -> list[Coefficient]:
-    """A sparse vector, spelled out."""
-    return [row.get(at, 0) for at in range(size)]
-
-
-_ = np

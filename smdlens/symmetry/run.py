@@ -4,11 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-import numpy as np
-
-from smdlens.symmetry.engine import Engine, Reason, argument_values, taint_of
+from smdlens.symmetry.engine import Engine, argument_values, taint_of
 from smdlens.symmetry.forms import ZERO, IdArray
-from smdlens.symmetry.model_graph import ModelGraph, Node
+from smdlens.symmetry.model_graph import ModelGraph, Node, references
 from smdlens.symmetry.rules import RULES, Call, NotCovered, Result, sound_default
 from smdlens.symmetry.values import INPUT, Term, Value, uniform
 
@@ -17,6 +15,10 @@ _AFTER_EPSILON = frozenset({
     "sqrt", "rsqrt", "reciprocal", "pow", "div", "view", "reshape", "expand", "unsqueeze",
     "squeeze", "permute", "transpose", "to", "_to_copy", "clone", "contiguous", "expand_as",
     "alias", "type_as", "select", "getitem", "clamp", "clamp_min",
+})  # fmt: skip
+# Exact zeros and expanded vectors carry more than a degree.
+_FOR_THEIR_LABELS = frozenset({
+    "zeros", "zeros_like", "new_zeros", "full", "full_like", "expand", "softmax", "_softmax",
 })  # fmt: skip
 
 
@@ -71,8 +73,6 @@ def _output_node(name: str, value: Value) -> Node:
 
 def _last_uses(nodes: Sequence[Node], outputs: Sequence[str]) -> dict[int, list[str]]:
     """Position of a node -> values that nothing after it needs."""
-    from smdlens.symmetry.model_graph import references
-
     last: dict[str, int] = {}
     for at, node in enumerate(nodes):
         last.setdefault(node.name, at)
@@ -94,22 +94,18 @@ def _apply(call: Call) -> Result:
         for position, value in enumerate(inputs):
             if value.regularised and not (node.op == "div" and position == len(inputs) - 1):
                 engine.require_zero(value)
-    if _is_constant(inputs):
-        taint = 0
-        for value in inputs:
-            taint |= value.terms[0].taint
+    constant = _is_constant(inputs)
+    if constant and engine.brief and node.op not in _FOR_THEIR_LABELS:
         # Nothing that was scaled comes in: whatever the operator, degree zero goes out.
-        if node.op not in RULES or taint:
-            results = [engine.constant(shape, taint=taint) for shape in node.shapes]
-            if node.op not in RULES:
-                return results if node.listed else results[0]
+        results = [engine.constant(shape) for shape in node.shapes]
+        return results if node.listed else results[0]
     rule = RULES.get(node.op)
     if rule is not None:
         try:
             return rule(call)
         except NotCovered:
             pass
-    elif not _is_constant(inputs):
+    elif not constant:
         engine.without_rule[node.op] = engine.without_rule.get(node.op, 0) + 1
     return sound_default(call)
 
@@ -121,5 +117,3 @@ def _is_constant(inputs: Sequence[Value]) -> bool:
         for value in inputs
     )  # fmt: skip
 
-
-__all__ = ["Reason", "carry", "np"]

@@ -10,9 +10,9 @@ import numpy as np
 
 from smdlens.theory.arrays import Array, Real, as_floats
 
-# f and dL/dgamma co-vary over batches, so the product of their means over-corrects by 10-25 %;
+# f and dL/dgamma co-vary over batches, so the product of their means over-corrects, by 0 to 25 %;
 # from per-step logs of small BN networks (docs/theory.md §10), to be refitted on others.
-KAPPA_SHRINK = 0.85
+KAPPA_SHRINK = 0.9
 # Error of the shrunk kappa as a fraction of it, same source.
 KAPPA_RELATIVE_ERROR = 0.35
 

@@ -68,7 +68,11 @@ def parse_junit(text):
     XSD.assertValid(tree)
     for suite in [*tree.iter("testsuite"), tree]:
         assert int(suite.get("tests")) == len(list(suite.iter("testcase")))
-        for attribute, tag in (("failures", "failure"), ("errors", "error"), ("skipped", "skipped")):
+        for attribute, tag in (
+            ("failures", "failure"),
+            ("errors", "error"),
+            ("skipped", "skipped"),
+        ):
             if suite.get(attribute) is not None:
                 assert int(suite.get(attribute)) == len(list(suite.iter(tag))), attribute
     return tree

@@ -122,8 +122,12 @@ def test_states_by_glob_and_stage(tmp_path):
     warn = ["approaching_from_below"]
     """
     result = check(report, tmp_path, text)
-    assert [(c.stage, c.subject) for c in result.with_outcome(Outcome.FAIL)] == [(2, "conv1.weight")]
-    assert [(c.stage, c.subject) for c in result.with_outcome(Outcome.WARN)] == [(3, "conv1.weight")]
+    assert [(c.stage, c.subject) for c in result.with_outcome(Outcome.FAIL)] == [
+        (2, "conv1.weight")
+    ]
+    assert [(c.stage, c.subject) for c in result.with_outcome(Outcome.WARN)] == [
+        (3, "conv1.weight")
+    ]
 
 
 @pytest.mark.parametrize(
@@ -248,7 +252,8 @@ def test_tensors_unknown_to_the_baseline_are_counted(tmp_path):
 
 
 @pytest.mark.parametrize(
-    "content", ["", "[]", "{}", '{"schema_version": "2.0"}', '{"schema_version": "1.0"}', "[" * 99999]
+    "content",
+    ["", "[]", "{}", '{"schema_version": "2.0"}', '{"schema_version": "1.0"}', "[" * 99999],
 )
 def test_a_baseline_that_is_none_is_a_usage_error(tmp_path, content):
     (tmp_path / "last.json").write_text(content)

@@ -61,7 +61,7 @@ def test_help_lists_every_option_and_no_command_that_is_not_built():
     for option in options.split(" "):
         assert f"--{option} " in text
     root = smdlens("--help").stdout
-    for command in ("check", "graph", "plan", "rescale", "compare", "watch"):
+    for command in ("graph", "plan", "rescale", "compare", "watch"):
         assert f"│ {command} " not in root
 
 
@@ -98,7 +98,7 @@ def test_no_arguments_show_the_help_and_are_a_usage_error():
         (["analyze", "x", "--steps-per-epoch", "0"], "1 or more"),
         (["analyze", "x", "--optimizer", "sdg"], "sgd"),
         (["analyze", "x", "-q", "-v"], "contradict"),
-        (["analyze", "x", "-o", "r.docx"], ".json, .parquet, .csv"),
+        (["analyze", "x", "-o", "r.docx"], ".json, .html, .md, .xml, .sarif, .parquet, .csv, .pdf, .svg, .png"),
         (["analyze", "x", "-o", "missing/r.json"], "does not exist"),
         (["analyze", "x", "--config", "missing.toml"], "missing.toml"),
     ],

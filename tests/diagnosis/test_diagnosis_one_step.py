@@ -5,8 +5,6 @@ import pytest
 import torch
 from diagnosis_helpers import Part, Rule, analyze, intervals, simulate, stage_row, stepwise, write
 
-from smdlens.theory.equilibrium import angular_update_heavy_ball
-
 TOTAL, GAP = 3600, 200
 CUT = stepwise((0, 0.1), (2000, 0.02))
 PARTS = {"light": Part(), "heavy": Part(norm=6.0, gradient=lambda t: 2.0)}
@@ -15,8 +13,9 @@ PARTS = {"light": Part(), "heavy": Part(norm=6.0, gradient=lambda t: 2.0)}
 SGD_FAMILY = {
     "heavy ball": (Rule(), 0.002, 0.006),
     "plain": (Rule(momentum=0.0), 1e-4, 5e-4),
-    "dampened": (Rule(dampening=0.5), 0.002, 0.006),
-    "nesterov": (Rule(nesterov=True), 0.003, 0.01),
+    "dampened": (Rule(dampening=0.5), 0.002, 0.01),
+    # Real gradients lean against the buffer a little, these do not: the correction for it is 1.2%.
+    "nesterov": (Rule(nesterov=True), 0.014, 0.02),
 }
 
 
@@ -57,7 +56,7 @@ def test_sgd_family_against_every_update(sgd, name, state):
         assert found.max() < 1e-4
         methods = set(intervals(report, "light").get_column("one_step_method"))
         assert methods == {"optimizer_state"}
-    else:
+    if not state:
         methods = set(intervals(report, "light").get_column("one_step_method"))
         assert methods == {"norm_balance"}
 
@@ -73,7 +72,7 @@ def test_the_stated_interval_holds_the_truth(sgd, name):
         true = run.rms_angle(part)
         low, high = (frame.get_column(f"one_step_{end}").to_numpy() for end in ("low", "high"))
         inside.append((low <= true) & (true <= high))
-        for stage, last in ((1, slice(6, 10)), (2, slice(15, 18))):
+        for stage, last in ((1, slice(7, 10)), (2, slice(15, 18))):
             expected = frame.get_column("expected_one_step_angle_rad").to_numpy()[last]
             truth = np.sqrt((true[last] ** 2).mean() / (expected**2).mean())
             row = stage_row(report, part, stage)
@@ -111,7 +110,7 @@ def test_expected_angles_are_theorem_3(sgd):
     frame = intervals(analyze(folder), "light")
     for row in frame.iter_rows(named=True):
         lr = 0.1 if row["step_from"] < 2000 else 0.02
-        expected = float(angular_update_heavy_ball(lr, 2e-3, 0.9))
+        expected = np.arccos(1 - lr * 2e-3 / 1.9)
         assert row["expected_one_step_angle_rad"] == pytest.approx(expected, rel=1e-4)
         assert expected == pytest.approx(np.sqrt(2 * lr * 2e-3 / 1.9), rel=1e-3)
         assert row["ratio"] == pytest.approx(row["one_step_angle_rad"] / expected, rel=1e-4)
@@ -147,18 +146,22 @@ ADAPTIVE = {
 }
 
 
+# Rate, decay and starting norms; lr * decay * 1 / (1 - beta2) is small for Lion's first-order row.
+SETTINGS = {
+    "adamw": (4e-3, 1.0, (1.0, 2.0)),
+    "adam": (4e-3, 5e-2, (3.0, 4.0)),
+    "lion": (5e-4, 0.5, (3.3, 3.6)),
+}
+
+
 @pytest.fixture(scope="module")
 def adaptive(tmp_path_factory):
     made = {}
     for seed, (name, (rule, _)) in enumerate(ADAPTIVE.items()):
         folder = tmp_path_factory.mktemp("runs") / name
-        decay = 0.5 if name == "adam" else 1.0
-        rate = stepwise((0, 4e-3), (1600, 1e-3))
-        # RMS weight of sqrt(lr / (2 decay)) at equilibrium, and an L2 decay that is no dwarf.
-        parts = {"light": Part(norm=1.0, gradient=lambda t: 1.0), "heavy": Part(norm=2.0)}
-        if name == "adam":
-            decay, parts = 5e-2, {"light": Part(norm=3.0), "heavy": Part(norm=4.0)}
-        run = simulate(rule, rate, decay, parts, total=3200, gap=200, seed=10 + seed)
+        lr, decay, norms = SETTINGS[name]
+        parts = {part: Part(norm=norm) for part, norm in zip(("light", "heavy"), norms)}
+        run = simulate(rule, lambda t: lr, decay, parts, total=2400, gap=200, seed=10 + seed)
         made[name] = run, write(run, folder)
     return made
 
@@ -186,8 +189,8 @@ def test_adaptive_rules_reach_the_equilibrium_of_their_formula(adaptive, name):
     run, folder = adaptive[name]
     report = analyze(folder)
     for part in ("light", "heavy"):
-        true = np.sqrt((run.rms_angle(part)[5:8] ** 2).mean())
-        expected = intervals(report, part).get_column("expected_one_step_angle_rad")[6]
+        true = np.sqrt((run.rms_angle(part)[8:] ** 2).mean())
+        expected = intervals(report, part).get_column("expected_one_step_angle_rad")[10]
         assert true == pytest.approx(expected, rel=0.06)
         assert stage_row(report, part, 1)["state"] == "equilibrium"
 
@@ -195,7 +198,7 @@ def test_adaptive_rules_reach_the_equilibrium_of_their_formula(adaptive, name):
 def test_adamw_without_state_says_that_it_is_one_sided(adaptive, tmp_path):
     run, _ = adaptive["adamw"]
     folder = write(run, tmp_path / "w", state=False)
-    report = analyze(folder, optimizer="adamw", lr=4e-3, weight_decay=1.0, steps="0:1600")
+    report = analyze(folder, optimizer="adamw", lr=4e-3, weight_decay=1.0)
     frame = intervals(report, "light")
     assert all("one_sided" in flags for flags in frame.get_column("flags").to_list())
     assert errors_at(frame, run, "light")[1:].max() < 0.03
@@ -236,7 +239,7 @@ def test_adjacent_snapshots_show_the_angle_itself(tmp_path):
 
 
 def test_bf16_weights_keep_norms_and_know_their_floor(tmp_path):
-    parts = {"a": Part(), "slow": Part(gradient=lambda t: 1e-3, norm=4.0)}
+    parts = {"a": Part(), "slow": Part(gradient=lambda t: 1e-4)}
     run = simulate(Rule(), lambda t: 0.1, 2e-3, parts, total=2400, gap=200, seed=4)
     folder = write(run, tmp_path / "run", state=False, dtype=torch.bfloat16)
     report = analyze(folder, lr=0.1, momentum=0.9, weight_decay=2e-3)

@@ -32,7 +32,8 @@ FROM_WEIGHTS = {
     "adamw": (0.03, 0.06),
     "plain_sgd": (0.0001, 0.0005),
     "warmup_cosine": (0.005, 0.02),
-    "epsilon_leak": (0.005, 0.02),
+    # A third of its decay is leak in the end, and norms alone cannot check that correction.
+    "epsilon_leak": (0.005, 0.025),
 }
 # With an interval that holds a jump of the rate or comes right after one.
 NEAR_JUMPS = (0.01, 0.04)

@@ -51,9 +51,9 @@ def test_an_existing_folder_needs_no_slash(tmp_path):
     assert (tmp_path / "report.json").is_file()
 
 
-@pytest.mark.parametrize("name", ["r.html", "r.txt", "r", "r.json.gz"])
+@pytest.mark.parametrize("name", ["r.docx", "r.txt", "r", "r.json.gz"])
 def test_other_suffixes_are_refused_with_the_list(tmp_path, name):
-    with pytest.raises(InputError, match=r"\.json, \.parquet, \.csv") as caught:
+    with pytest.raises(InputError, match=r"\.json, \.html, .*\.parquet, \.csv") as caught:
         check_output(tmp_path / name)
     assert caught.value.exit_code == 2
 

@@ -74,7 +74,7 @@ def test_gamma_gives_back_its_mean_gradient(rule, is_nesterov, dampening, schedu
         leak_buffer_to=ends[1],
         **{**kwargs, "shrink": epsilon_leak.KAPPA_SHRINK},
     )
-    assert shrunk == pytest.approx(0.85 * got)
+    assert shrunk == pytest.approx(epsilon_leak.KAPPA_SHRINK * got)
     assert epsilon_leak.kappa_error(-shrunk) == pytest.approx(0.35 * abs(shrunk))
 
 

@@ -1,0 +1,158 @@
+"""Which channels of each tensor can be rescaled on their own: the solver restricted to one tensor.
+
+With all other exponents zero, a constraint splits into one per tensor (or per set of tensors that
+are scaled together). Rows of one term forbid a channel, rows of two opposite terms tie two
+channels; union-find is all it takes. Longer rows tie their channels together if their
+coefficients cancel, and forbid them otherwise: never more freedom than there is.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from smdlens.symmetry.engine import Reason
+from smdlens.symmetry.forms import Form, FormTable, IdArray
+
+
+class Partition:
+    """Union-find over channel variables, with a class that may not be scaled at all."""
+
+    def __init__(self, table: FormTable, blocks: IdArray) -> None:
+        """Args: table with one variable per channel; `blocks[v]`, the tensor (or set) of v."""
+        self.table = table
+        self.blocks = blocks
+        self.parent = np.arange(table.variables, dtype=np.int64)
+        self.forbidden = np.zeros(table.variables, dtype=bool)  # by root
+        self.tied_by: dict[int, Reason] = {}  # block -> first reason to tie two of its channels
+        self.forbidden_by: dict[int, Reason] = {}
+        self._long: set[Form] = set()
+        self._seen: set[int] = set()
+
+    # -- the sink ------------------------------------------------------------------------------
+
+    def vanish(self, forms: IdArray, reason: Reason) -> None:
+        """Every form of the array is zero."""
+        single = forms[forms <= self.table.variables] - 1
+        if single.size:
+            self._forbid(single, reason)
+        for form in forms[forms > self.table.variables].tolist():
+            if form not in self._seen:
+                self._seen.add(form)
+                self._split(self.table.forms[form], reason)
+
+    def agree(self, a: IdArray, b: IdArray, reason: Reason) -> None:
+        """Forms of two equally long vectors agree pairwise."""
+        count = self.table.variables
+        simple = (a <= count) & (b <= count)
+        for x, y in zip(a[~simple].tolist(), b[~simple].tolist(), strict=True):
+            form = self.table.minus(x, y)
+            if form > 0:
+                self.vanish(np.array([form]), reason)
+        a, b = a[simple], b[simple]
+        zero = (a == 0) | (b == 0)
+        alone = np.maximum(a, b)[zero] - 1
+        if alone.size:
+            self._forbid(alone, reason)
+        a, b = a[~zero] - 1, b[~zero] - 1
+        apart = self.blocks[a] != self.blocks[b]
+        if apart.any():
+            self._forbid(np.concatenate([a[apart], b[apart]]), reason)
+        for x, y in zip(a[~apart].tolist(), b[~apart].tolist(), strict=True):
+            self._tie(x, y, reason)
+
+    def settled(self, forms: IdArray) -> IdArray:
+        """Forms with forbidden channels at zero and tied channels under one name."""
+        if forms.size == 1 and int(forms.flat[0]) <= 0:
+            return forms
+        result = forms.copy()
+        single = (forms > 0) & (forms <= self.table.variables)
+        if single.any():
+            roots = self.roots()[forms[single] - 1]
+            result[single] = np.where(self.forbidden[roots], 0, roots + 1)
+        for form in np.unique(forms[forms > self.table.variables]).tolist():
+            tidy = self._reduced(self.table.forms[form])
+            result[forms == form] = self.table.id_of(tuple(sorted(tidy.items())))
+        return result
+
+    # -- the classes ---------------------------------------------------------------------------
+
+    def roots(self) -> IdArray:
+        """Root of every variable."""
+        parent = self.parent
+        while True:
+            above = parent[parent]
+            if np.array_equal(above, parent):
+                return parent
+            parent = self.parent = above
+
+    def _root(self, variable: int) -> int:
+        parent = self.parent
+        while (above := int(parent[variable])) != variable:
+            parent[variable] = parent[above]
+            variable = above
+        return variable
+
+    def _forbid(self, variables: IdArray, reason: Reason) -> None:
+        roots = self.roots()[variables]
+        fresh = roots[~self.forbidden[roots]]
+        self.forbidden[fresh] = True
+        for block in np.unique(self.blocks[fresh]).tolist():
+            self.forbidden_by.setdefault(block, reason)
+
+    def _tie(self, a: int, b: int, reason: Reason) -> None:
+        x, y = self._root(a), self._root(b)
+        if x == y:
+            return
+        low, high = min(x, y), max(x, y)
+        self.parent[high] = low
+        self.forbidden[low] |= self.forbidden[high]
+        self.tied_by.setdefault(int(self.blocks[a]), reason)
+
+    def _reduced(self, form: Form) -> dict[int, int]:
+        total: dict[int, int] = {}
+        for variable, coefficient in form:
+            root = self._root(variable)
+            if not self.forbidden[root]:
+                total[root] = total.get(root, 0) + coefficient  # type: ignore[assignment]
+        return {variable: c for variable, c in total.items() if c}
+
+    def _split(self, form: Form, reason: Reason) -> None:
+        """One constraint per block."""
+        by_block: dict[int, list[tuple[int, int]]] = {}
+        for variable, coefficient in self._reduced(form).items():
+            by_block.setdefault(int(self.blocks[variable]), []).append((variable, coefficient))
+        for terms in by_block.values():
+            if len(terms) == 1:
+                self._forbid(np.array([terms[0][0]]), reason)
+            elif len(terms) == 2 and terms[0][1] == -terms[1][1]:
+                self._tie(terms[0][0], terms[1][0], reason)
+            else:
+                self._long.add(tuple(sorted(terms)))
+
+    def finish(self, reason: Reason | None = None) -> None:
+        """Settles the constraints of more than two terms."""
+        from smdlens.symmetry.model_graph import Node
+
+        reason = reason or Reason(Node("", "sum", {}, ((),)), "together")
+        changed = True
+        while self._long and changed:
+            waiting, self._long, changed = self._long, set(), False
+            for form in waiting:
+                before = len(self._reduced(form))
+                self._split(form, reason)
+                changed |= before != len(form) or before <= 2
+        for form in self._long:
+            rest = list(self._reduced(form).items())
+            if rest and sum(c for _, c in rest) != 0:
+                self._forbid(np.array([variable for variable, _ in rest]), reason)
+            else:
+                for variable, _ in rest[1:]:
+                    self._tie(rest[0][0], variable, reason)
+        self._long = set()
+
+    def classes(self, variables: Sequence[int] | IdArray) -> IdArray:
+        """Class of each variable: its root, or -1 where it may not be scaled."""
+        roots = self.roots()[np.asarray(variables, dtype=np.int64)]
+        return np.where(self.forbidden[roots], -1, roots)

@@ -1,0 +1,136 @@
+"""Ground truth by brute force: rescale a parameter, run the network, compare.
+
+float64, epsilon attributes at 1e-24, batch norms in training mode, all parameters re-randomised
+(zero biases and zero gates would make things look invariant that are not), casts down suppressed.
+It shares no code with the package.
+"""
+
+import copy
+import warnings
+
+import torch
+from torch import nn
+from torch.overrides import TorchFunctionMode
+
+THRESHOLD = 1e-9
+FACTORS = (0.5, 2.0, 7.0)
+
+
+class KeepDouble(TorchFunctionMode):
+    """Makes casts to a shorter float do nothing."""
+
+    def __torch_function__(self, func, types, args=(), kwargs=None):
+        kwargs = dict(kwargs or {})
+        short = (torch.float32, torch.float16, torch.bfloat16)
+        args = tuple(torch.float64 if any(a is s for s in short) else a for a in args)
+        kwargs = {k: torch.float64 if any(v is s for s in short) else v for k, v in kwargs.items()}
+        name = getattr(func, "__name__", "")
+        if name in ("float", "half", "bfloat16") and isinstance(args[0], torch.Tensor):
+            return args[0].double() if args[0].is_floating_point() else func(*args, **kwargs).double()
+        return func(*args, **kwargs)
+
+
+def _prepared(model, seed):
+    model = copy.deepcopy(model).double().eval()
+    for module in model.modules():
+        if isinstance(module, nn.modules.batchnorm._NormBase):
+            module.train()
+        for name, value in list(vars(module).items()):
+            if "eps" in name and isinstance(value, float) and 0 < value < 0.1:
+                setattr(module, name, 1e-24)
+    generator = torch.Generator().manual_seed(seed)
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.requires_grad_(True)
+            noise = torch.randn(parameter.shape, generator=generator, dtype=torch.float64)
+            spread = 0.5 if parameter.dim() < 2 else max(0.3, parameter[0].numel() ** -0.5)
+            parameter.copy_(noise * spread)
+    return model
+
+
+def _batch(inputs, seed, size):
+    generator = torch.Generator().manual_seed(seed)
+
+    def draw(x):
+        if not isinstance(x, torch.Tensor):
+            return x
+        shape = (size, *x.shape[1:])
+        if x.is_floating_point():
+            return torch.randn(shape, generator=generator, dtype=torch.float64)
+        if x.dtype == torch.bool:
+            return x.expand(shape).clone()
+        return torch.randint(int(x.max()) + 1, shape, generator=generator)
+
+    return tuple(draw(x) for x in inputs)
+
+
+def _flat(result):
+    if isinstance(result, torch.Tensor):
+        return [result.double().flatten()] if result.is_floating_point() else []
+    if isinstance(result, dict):
+        items = [v for k, v in result.items() if "past_key" not in k]
+        return [t for item in items for t in _flat(item)]
+    if isinstance(result, list | tuple):
+        return [t for item in result for t in _flat(item)]
+    return []
+
+
+class Oracle:
+    """One network at one random point (and at two more where it seems dead)."""
+
+    def __init__(self, model, inputs, seed=0, batch=4):
+        self.points = [
+            (_prepared(model, seed + at), _batch(inputs, seed + 10 + at, batch)) for at in range(2)
+        ]
+        self.base = [self._run(*point) for point in self.points]
+
+    def _run(self, model, inputs):
+        with torch.no_grad(), KeepDouble(), warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            return torch.cat(_flat(model(*inputs)))
+
+    def change(self, edits):
+        """Largest relative change of the outputs when `edits` (name -> function) are applied."""
+        worst = 0.0
+        for (model, inputs), base in zip(self.points, self.base, strict=True):
+            parameters = dict(model.named_parameters())
+            saved = {name: parameters[name].detach().clone() for name in edits}
+            with torch.no_grad():
+                for name, edit in edits.items():
+                    parameters[name].copy_(edit(saved[name]))
+            after = self._run(model, inputs)
+            with torch.no_grad():
+                for name, value in saved.items():
+                    parameters[name].copy_(value)
+            scale = float(base.abs().max()) or 1.0
+            difference = float((after - base).abs().max()) / scale
+            worst = max(worst, difference if difference == difference else float("inf"))
+            if worst > THRESHOLD:
+                break
+        return worst
+
+    def is_invariant(self, name):
+        return all(self.change({name: lambda w, k=k: w * k}) < THRESHOLD for k in FACTORS)
+
+    def is_irrelevant(self, name):
+        generator = torch.Generator().manual_seed(5)
+        return (
+            self.change(
+                {name: lambda w: torch.randn(w.shape, generator=generator, dtype=w.dtype)}
+            )
+            < THRESHOLD
+        )
+
+    def keeps(self, name, axis, factors):
+        """Whether factors per index along an axis leave the outputs alone."""
+        factors = torch.as_tensor(factors, dtype=torch.float64)
+
+        def scaled(w):
+            shape = [1] * w.dim()
+            shape[axis] = -1
+            return w * factors.reshape(shape)
+
+        return self.change({name: scaled}) < THRESHOLD
+
+    def names(self):
+        return [name for name, _ in self.points[0][0].named_parameters()]
