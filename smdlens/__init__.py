@@ -108,9 +108,11 @@ def analyze(
     )
     # Heavy imports come after the options are known to be good.
     from smdlens.diagnosis.diagnose import diagnose
+    from smdlens.diagnosis.single_snapshot import describe_last_step
     from smdlens.hyper.resolve import resolve_hyper_parameters
     from smdlens.motion.engine import measure
     from smdlens.report.build import build_report
+    from smdlens.snapshots.series import too_few_snapshots
     from smdlens.symmetry.find import find_scale_groups
 
     series = open_series(
@@ -118,12 +120,22 @@ def analyze(
         weights_key=options.weights,
         steps_per_epoch=options.steps_per_epoch,
         steps=options.steps,
+        minimum=1,
     )
     hyper = resolve_hyper_parameters(series, options.declared)
     groups = find_scale_groups(series, include=options.include, exclude=options.exclude)
     motion = measure(
         series, groups, hyper, device=options.device, workers=options.workers, progress=progress
     )
+    if len(series.snapshots) == 1:
+        raise too_few_snapshots(
+            series.path,
+            series.snapshots,
+            series.skipped,
+            minimum=2,
+            ranged=options.steps is not None,
+            also=describe_last_step(series, motion, hyper, groups),
+        )
     diagnosis = diagnose(series, motion, hyper, groups, tolerance=options.tolerance)
     return build_report(series, motion, diagnosis, command=options.command(path))
 

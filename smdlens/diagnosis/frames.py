@@ -91,8 +91,10 @@ def _part_frame(
         strict=False,
     )
     blank = pl.when(pl.col("one_step_method") == "").then(None)
+    listed = [name for name in tracks.tensors if part.is_listed(name, groups)]
     return (
-        frame.with_columns(
+        frame.filter(pl.col("tensor").is_in(listed))
+        .with_columns(
             pl.col(pl.Float64).fill_nan(None),
             blank.otherwise(pl.col("one_step_method")).alias("one_step_method"),
             pl.when(pl.col("stage") < 0).then(None).otherwise(pl.col("stage")).alias("stage"),

@@ -44,7 +44,7 @@ def stage_states(
             last = last_part(stage, owner, part.tracks.steps)
             for row, name in enumerate(part.tracks.tensors):
                 role = groups.tensors[name].role
-                if role is Role.IRRELEVANT or not _is_listed(part, groups, name):
+                if not part.is_listed(name, groups):
                     continue
                 rows.append(
                     _stage_row(
@@ -52,14 +52,6 @@ def stage_states(
                     )
                 )
     return pl.DataFrame(rows, schema=STAGE_TENSOR_SCHEMA, orient="row")
-
-
-def _is_listed(part: GroupMeasurement, groups: ScaleGroups, name: str) -> bool:
-    """Invariant tensors, and the decayed matrices that the theory does not bind."""
-    tensor = groups.tensors[name]
-    if tensor.role in INVARIANT_ROLES:
-        return True
-    return len(tensor.shape) >= 2 and part.has_decay is not False
 
 
 def _stage_row(

@@ -34,6 +34,7 @@ def resolve_groups(
     parameters = tuple(name for name in series.snapshots[-1].tensors if is_parameter(name))
     if record is None:
         written = next((s for s in settings if s.weight_decay is not None), None)
+        decay: float | None
         if declared.weight_decay is not None:
             decay, source = declared.weight_decay, declared.said_by("weight_decay")
         elif written is not None:

@@ -127,9 +127,13 @@ def resolve_optimizer(
         said_value = getattr(declared, name)
         if said_value is not None and saved is not None and abs(said_value - saved) > 1e-9:
             notes.append(_contradiction(declared, name, said_value, saved))
-    betas = declared.betas or saved_betas(values)
+    # Where no state is saved, the settings speak for themselves.
+    written = said_by_trainer if record is None else None
+    betas = declared.betas or saved_betas(values) or (written.betas if written else None)
     is_sgd = kind is OptimizerKind.SGD
-    momentum = _first(declared.momentum, number(values, "momentum"))
+    momentum = _first(
+        declared.momentum, number(values, "momentum"), written.momentum if written else None
+    )
     if is_sgd and momentum is None and record is None:
         notes.append(
             (

@@ -30,9 +30,8 @@ def settings_notes(series: SnapshotSeries, settings: Sequence[Settings]) -> list
                 notes.extend(_against_groups(one, name, key, record.groups))
             if saved_kind[0] is OptimizerKind.SGD:
                 notes.extend(_against_groups(one, "momentum", "momentum", record.groups))
-    for one in settings:
-        if one.note:
-            notes.append(("SMD010", one.note, "Give what they say by option if it is missing."))
+    remedy = "Give what they say by option if it is missing."
+    notes += [("SMD010", one.note, remedy) for one in settings if one.note]
     return [*notes, *_changing_momentum(series)]
 
 

@@ -28,9 +28,9 @@ def logged_rates(series: SnapshotSeries) -> dict[int, float]:
         for entry in history if isinstance(history, list) else ():
             if not isinstance(entry, Mapping):
                 continue
-            step, rate = entry.get("step"), entry.get("learning_rate")
-            if type(step) is int and type(rate) in (int, float) and _usable(rate):
-                found[step] = float(rate)
+            step, rate = entry.get("step"), _rate(entry.get("learning_rate"))
+            if type(step) is int and rate is not None:
+                found[step] = rate
     return dict(sorted(found.items()))
 
 
@@ -70,5 +70,7 @@ def rates_in_force(logged: Mapping[int, float], saved: Sequence[SavedRate]) -> l
     return [found[at] for at in sorted(found) if at >= 0]
 
 
-def _usable(rate: float) -> bool:
-    return math.isfinite(rate) and rate >= 0.0
+def _rate(value: object) -> float | None:
+    if not isinstance(value, (int, float)) or isinstance(value, bool):
+        return None
+    return float(value) if math.isfinite(value) and value >= 0.0 else None

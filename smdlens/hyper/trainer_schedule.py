@@ -81,8 +81,8 @@ def _factor(
 
     half = number("num_cycles", 0.5)
     factors: Mapping[str, RateOf] = {
-        "constant": lambda t: np.ones_like(t),
-        "constant_with_warmup": lambda t: np.ones_like(t),
+        "constant": np.ones_like,
+        "constant_with_warmup": np.ones_like,
         "linear": lambda t: np.maximum((total - t) / max(1, total - warm_up), 0.0),
         "cosine": lambda t: np.maximum(cosine(t, half), 0.0),
         "cosine_with_min_lr": lambda t: np.maximum(cosine(t, half) * (1.0 - floor) + floor, 0.0),

@@ -12,6 +12,7 @@ from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass
 
 from smdlens.containers.inert_values import PickledTensor
+from smdlens.snapshots.decay_rules import split_by_rule
 from smdlens.snapshots.records import MEASURED_DTYPES
 from smdlens.snapshots.weight_trees import RawTree, canonical_names, is_buffer
 
@@ -88,7 +89,8 @@ def match_parameters(
         return Match({}, (None,) * len(counts), counts, note, 0.0)
     quality = (sum(wanted.values()) + 1) / (total + 1) * total / max(len(parameters), 1)
     if not ordered:
-        return _by_shape_alone(indices, shapes, parameters, counts, quality)
+        statistics = frozenset(n.rpartition(".")[0] for n in tree.tensors if is_buffer(n))
+        return _by_shape_alone(indices, shapes, parameters, statistics, counts, quality)
     return _by_order(indices, shapes, parameters, counts, quality)
 
 
@@ -221,10 +223,17 @@ def _by_shape_alone(
     indices: Sequence[Sequence[Hashable]],
     shapes: Mapping[Hashable, Shape | None],
     parameters: Mapping[str, Shape],
+    statistics: frozenset[str],
     counts: tuple[int, ...],
     quality: float,
 ) -> Match:
     """Without an order: single shapes decide names, shapes of one group decide membership."""
+    given = [[shapes.get(key) for key in group] for group in indices]
+    if all(shape is not None for group in given for shape in group):
+        wanted = [Counter(shape for shape in group if shape is not None) for group in given]
+        split = split_by_rule(wanted, parameters, statistics)
+        if split is not None:
+            return _by_split(indices, shapes, parameters, split, counts, quality)
     by_shape: dict[Shape, list[str]] = {}
     for name, shape in parameters.items():
         by_shape.setdefault(shape, []).append(name)
@@ -257,6 +266,28 @@ def _by_shape_alone(
     )
     groups = tuple(tuple(m) if known and m is not None else None for m in members)
     return Match(names, groups, counts, note, quality)
+
+
+def _by_split(
+    indices: Sequence[Sequence[Hashable]],
+    shapes: Mapping[Hashable, Shape | None],
+    parameters: Mapping[str, Shape],
+    split: tuple[tuple[str, ...], tuple[str, ...]],
+    counts: tuple[int, ...],
+    quality: float,
+) -> Match:
+    """Groups whose members a rule of weight decay tells: shapes single in a group decide names."""
+    names: dict[Hashable, str] = {}
+    for keys, members in zip(indices, split, strict=True):
+        for key in keys:
+            fitting = [name for name in members if parameters[name] == shapes.get(key)]
+            if len(fitting) == 1:
+                names[key] = fitting[0]
+    total = sum(counts)
+    note = "groups by the usual rule of weight decay, names by shape"
+    if len(names) < total:
+        note += f"; unmapped: {total - len(names)} of {total} share their shape in a group"
+    return Match(names, split, counts, note, quality)
 
 
 def _groups(

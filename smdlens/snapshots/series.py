@@ -101,7 +101,7 @@ def open_series(
     chosen = _select([o.snapshot for o in kept], steps)
     skipped = sorted(_settle(skipped, cut_short, kept), key=lambda s: natural_key(s.file))
     if len(chosen) < minimum:
-        raise _too_few(shown, chosen, skipped, minimum, ranged=steps is not None)
+        raise too_few_snapshots(shown, chosen, skipped, minimum, ranged=steps is not None)
     return SnapshotSeries(
         shown, share_parameter_names(chosen), tuple(skipped), placed.axis, tuple(notes)
     )
@@ -193,17 +193,28 @@ def _select(snapshots: Sequence[Snapshot], steps: StepRange | None) -> tuple[Sna
     return tuple(inside[:: stride or 1])
 
 
-def _too_few(
+def too_few_snapshots(
     run: str,
     snapshots: Sequence[Snapshot],
     skipped: Sequence[Skipped],
     minimum: int,
     *,
     ranged: bool,
+    also: str | None = None,
 ) -> NothingToAnalyseError:
+    """The error for a run with fewer usable snapshots than it takes.
+
+    Args:
+        run: The path as given.
+        snapshots: What is usable.
+        skipped: What is not.
+        minimum: How many it takes.
+        ranged: --steps left some out.
+        also: What the one snapshot says all the same.
+    """
     found = [f"{len(snapshots)} usable snapshots"]
     if len(snapshots) == 1:
-        found = [f"one usable snapshot ({snapshots[0].files[0]})"]
+        found = [f"one usable snapshot ({snapshots[0].files[0]})" + (f": {also}" if also else "")]
     counts = Counter(s.reason.value for s in skipped)
     found += [f"{count} skipped as {reason}" for reason, count in sorted(counts.items())]
     unreadable = next((s for s in skipped if s.reason is SkipReason.UNREADABLE), None)
@@ -212,7 +223,7 @@ def _too_few(
     return NothingToAnalyseError(
         "too few checkpoints to analyse",
         subject=run,
-        expected=f"at least {minimum} usable snapshots",
+        expected=f"at least {max(minimum, 2)} usable snapshots",
         found="; ".join(found),
         remedy="Widen --steps." if ranged else _KEEP_MORE,
     )

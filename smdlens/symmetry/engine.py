@@ -35,7 +35,8 @@ from smdlens.symmetry.values import (
     varies_everywhere,
 )
 
-_MOST_TERMS = 8
+MOST_TERMS = 64  # summands of a value
+MOST_PRODUCTS = 36  # pairs of summands of two factors
 
 
 @dataclass(frozen=True, slots=True)
@@ -166,7 +167,7 @@ class Engine:
         kept = ([varying] if varying is not None else []) + waiting
         if not kept:
             return self.constant(shape, ANY, zeros)
-        if len(kept) > _MOST_TERMS:
+        if len(kept) > MOST_TERMS:
             kept = [self._merge_all(kept)]
         if zeros:
             kept[0] = Term(kept[0].degree, kept[0].labels, kept[0].taint | zeros)
@@ -238,7 +239,7 @@ class Engine:
             term = self.one_term(a)
             squared = Term(self.times(term.degree, 2), term.labels, term.taint)
             return Value(shape, (squared,), moment=True)
-        if len(a.terms) * len(b.terms) > _MOST_TERMS:
+        if len(a.terms) * len(b.terms) > MOST_PRODUCTS:
             a, b = self.single(a), self.single(b)
         a, b = self.broadcast(a, shape), self.broadcast(b, shape)
         terms = [
@@ -283,6 +284,8 @@ def _absorb(waiting: list[Term], term: Term) -> None:
         same = (
             other.labels is not None
             and term.labels is not None
+            and other.degree.flat[0] == term.degree.flat[0]
+            and other.labels.shape == term.labels.shape
             and np.array_equal(other.degree, term.degree)
             and np.array_equal(other.labels, term.labels)
         )

@@ -46,9 +46,7 @@ def carry(
         if constant.is_zero:
             values[name] = engine.scalar(constant.shape, 0.0)
         else:
-            values[name] = engine.constant(
-                constant.shape, taint=INPUT if constant.is_input else 0
-            )
+            values[name] = engine.constant(constant.shape, taint=INPUT if constant.is_input else 0)
     last_use = _last_uses(nodes, graph.outputs)
     for at, node in enumerate(nodes):
         engine.node = node
@@ -116,4 +114,3 @@ def _is_constant(inputs: Sequence[Value]) -> bool:
         and int(value.terms[0].degree.flat[0]) == ZERO
         for value in inputs
     )  # fmt: skip
-

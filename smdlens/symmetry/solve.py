@@ -6,6 +6,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
+from numpy.typing import NDArray
 
 from smdlens.symmetry.engine import Engine, Reason
 from smdlens.symmetry.forms import FormTable, IdArray
@@ -22,13 +23,15 @@ class Channels:
 
     Attributes:
         axis: The axis.
-        classes: Per index the piece it belongs to; -1 where it may not be scaled, -2 where it
-            may because nothing depends on its scale or value that a normaliser took away.
+        classes: Per index the piece it belongs to; -1 where it may not be scaled.
+        normalised: Per index whether a normalisation takes its scale away; where none does, the
+            index may be scaled because its value is not used.
         tied_by: Why two indices had to share a piece, if any had to.
     """
 
     axis: int
     classes: IdArray
+    normalised: NDArray[np.bool_]
     tied_by: Reason | None
 
 
@@ -66,9 +69,7 @@ class Solution:
     without_rule: Mapping[str, int] = field(default_factory=dict)
 
 
-def solve(
-    graph: ModelGraph, *, frozen: Iterable[str] = (), granularity: bool = True
-) -> Solution:
+def solve(graph: ModelGraph, *, frozen: Iterable[str] = (), granularity: bool = True) -> Solution:
     """All scale symmetries of a network.
 
     Args:
@@ -134,9 +135,7 @@ class _Problem:
 
     def _carry(self, engine: Engine, exponents: Mapping[int, IdArray]) -> int:
         engine.frozen = self.frozen
-        degrees = {
-            leaf: exponents[at] for leaf, at in self.index.items() if at in exponents
-        }
+        degrees = {leaf: exponents[at] for leaf, at in self.index.items() if at in exponents}
         bits = {leaf: 1 << (at + 1) for leaf, at in self.index.items()}
         return carry(engine, self.graph, self.nodes, degrees, bits)
 
@@ -151,9 +150,7 @@ class _Problem:
         }
         return engine, system, self._carry(engine, exponents)
 
-    def pieces(
-        self, asked: Mapping[int, int], blocks: Mapping[int, int]
-    ) -> dict[int, Channels]:
+    def pieces(self, asked: Mapping[int, int], blocks: Mapping[int, int]) -> dict[int, Channels]:
         """One exponent per index along an axis of each asked tensor, all others zero.
 
         Args:
@@ -187,9 +184,8 @@ class _Problem:
         found: dict[int, Channels] = {}
         for at, axis in asked.items():
             classes = partition.classes(ranges[at])
-            free = (classes >= 0) & ~met_roots[roots[ranges[at]]]
             found[at] = Channels(
-                axis, np.where(free, -2, classes), partition.tied_by.get(blocks[at])
+                axis, classes, met_roots[roots[ranges[at]]], partition.tied_by.get(blocks[at])
             )
         return found
 

@@ -138,7 +138,7 @@ def shoot(
     lr, coupled, decoupled = (_with_steps(x, len(batch)) for x in (lr, coupled, decoupled))
     W0, P0, V0, W1 = (np.broadcast_to(x, batch).reshape(-1) for x in (W0, P0, V0, W1))
     counts = np.broadcast_to(counts, batch).reshape(-1).astype(np.int64)
-    with np.errstate(divide="ignore", invalid="ignore"):
+    with np.errstate(divide="ignore", invalid="ignore", over="ignore"):
         usable = (W0 > 0) & (W1 > 0) & (counts > 0) & np.isfinite(W0 + P0 + V0 + W1)
         lean = P0 / W0
         start = (W0, lean, np.maximum(V0 / W0 - lean**2, 0.0))

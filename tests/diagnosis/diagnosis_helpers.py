@@ -106,7 +106,8 @@ def simulate(rule, lr, decay, parts, *, total, gap, size=512, seed=0, saves=None
     start_norm = np.linalg.norm(w, axis=1)
     first, second = np.zeros_like(w), np.zeros_like(w)
     # Gains move so that gamma dL/dgamma shows the leak: <w_c, g_c> = f gamma dL/dgamma.
-    gamma, gamma_buffer = np.full((count, CHANNELS), 30.0), np.zeros((count, CHANNELS))
+    gamma = np.where(leak != 0.0, 30.0, 1.0) * np.ones((count, CHANNELS))
+    gamma_buffer = np.zeros((count, CHANNELS))
     variance = np.where(leak[:, 0] != 0.0, 10 * EPSILON, 1.0)
     share = EPSILON / (variance + EPSILON)
     saves = set(range(0, total + 1, gap)) if saves is None else set(saves)

@@ -71,7 +71,9 @@ def div(call: Call) -> Result:
     a = engine.broadcast(a, call.shape)
     terms = [
         Term(
-            engine.minus(t.degree, divisor.degree), joined_labels(t, divisor), t.taint | divisor.taint
+            engine.minus(t.degree, divisor.degree),
+            joined_labels(t, divisor),
+            t.taint | divisor.taint,
         )
         for t in a.terms
     ]

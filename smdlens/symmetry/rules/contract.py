@@ -7,7 +7,7 @@ neither factor varies along it.
 
 from __future__ import annotations
 
-from smdlens.symmetry.engine import Engine
+from smdlens.symmetry.engine import MOST_PRODUCTS, Engine
 from smdlens.symmetry.forms import IdArray
 from smdlens.symmetry.model_graph import Shape
 from smdlens.symmetry.rules.call import Call, NotCovered, Result, rule
@@ -29,7 +29,7 @@ def contracted(
         out_axes: Letters of the result; the others are summed over.
         shape: Shape of the result.
     """
-    if len(a.terms) * len(b.terms) > 8:
+    if len(a.terms) * len(b.terms) > MOST_PRODUCTS:
         a, b = engine.single(a), engine.single(b)
     summed = "".join(dict.fromkeys(c for c in a_axes + b_axes if c not in out_axes))
     order = out_axes + summed
@@ -150,9 +150,7 @@ def einsum(call: Call) -> Result:
     if len(operands) == 1:
         one = call.engine.scalar(())
         return contracted(call.engine, operands[0], parts[0], one, "", output, call.shape)
-    return contracted(
-        call.engine, operands[0], parts[0], operands[1], parts[1], output, call.shape
-    )
+    return contracted(call.engine, operands[0], parts[0], operands[1], parts[1], output, call.shape)
 
 
 @rule("outer", "ger")
@@ -199,9 +197,7 @@ def convolution(call: Call) -> Result:
         result = contracted(
             engine, x_value, "ngi", w_value, w_axes, "ngo", (n, groups, out_channels)
         ).terms[0]
-        degree = reshaped(
-            result.degree, (n, groups, out_channels), (n, groups * out_channels)
-        )
+        degree = reshaped(result.degree, (n, groups, out_channels), (n, groups * out_channels))
         degree = degree.reshape(degree.shape + (1,) * space)
         own: IdArray | None = None
         # Only a window that never leaves the image sees the same sum at every place.

@@ -268,9 +268,7 @@ def _main(
     labels: list[IdArray] = []
     taint = offset = 0
     plain = all(term.labels is None for _, term in mains)
-    sizes = np.broadcast_shapes(
-        *(_without(term.degree.shape, axis) for _, term in mains)
-    )
+    sizes = np.broadcast_shapes(*(_without(term.degree.shape, axis) for _, term in mains))
     for at, term in mains:
         length = parts[at].shape[axis]
         degrees.append(np.broadcast_to(term.degree, _with(sizes, axis, length)))
@@ -363,14 +361,18 @@ def regroup(call: Call) -> Result:
     return Value(call.shape, (Term(degree, None, term.taint),))
 
 
+@rule("copy")
+def copy(call: Call) -> Result:
+    """The second operand in the place of the first."""
+    return call.engine.broadcast(call.value("src"), call.shape)
+
+
 @rule("diagonal", "diagonal_copy", "tril", "triu")
 def triangle(call: Call) -> Result:
     """Some elements, or the others set to zero."""
     term = call.engine.one_term(call.value("self"))
     degree = call.engine.unify(term.degree, range(term.degree.ndim))
-    return Value(
-        call.shape, (Term(degree.reshape((1,) * len(call.shape)), None, term.taint),)
-    )
+    return Value(call.shape, (Term(degree.reshape((1,) * len(call.shape)), None, term.taint),))
 
 
 @rule("constant_pad_nd", "pad", "reflection_pad1d", "reflection_pad2d", "replication_pad1d",

@@ -149,11 +149,11 @@ def group_norm(call: Call) -> Result:
         )
         for t in x.terms
     )
-    inner = call.engine.normalise(
-        Value(split, terms), range(2, len(split)), subtracts_mean=True
-    )
+    inner = call.engine.normalise(Value(split, terms), range(2, len(split)), subtracts_mean=True)
     term = inner.terms[0]
-    result = Value(x.shape, (Term(uniform(len(x.shape), int(term.degree.flat[0])), None, term.taint),))
+    result = Value(
+        x.shape, (Term(uniform(len(x.shape), int(term.degree.flat[0])), None, term.taint),)
+    )
     result = _gain_and_bias(call, result, 1)
     if not call.node.listed:
         return result

@@ -202,6 +202,4 @@ def index(call: Call) -> Result:
         if name in ("index", "indices") and argument is not None:
             for picked in call.listed(name):
                 taint |= call.engine.require_zero(picked)
-    return Value(
-        call.shape, (Term(np.full((1,) * len(call.shape), degree.flat[0]), None, taint),)
-    )
+    return Value(call.shape, (Term(np.full((1,) * len(call.shape), degree.flat[0]), None, taint),))

@@ -1,0 +1,1 @@
+"""Figures: inline SVG for the HTML report, PDF, SVG and PNG for a paper."""

@@ -1,0 +1,102 @@
+"""Angle per update and weight norm against theory, for the run and for one tensor."""
+
+from __future__ import annotations
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from smdlens.report.plots.canvas import figure, log_ticks, time_axis
+from smdlens.report.plots.data import Array, PlotData
+from smdlens.report.plots.palette import LIGHT
+
+EXPECTED = {"color": LIGHT["expected"], "linestyle": "--", "label": "equilibrium"}
+RELAXED = {"color": LIGHT["relaxed"], "linestyle": "-.", "label": "relaxation predicted"}
+_ANGLE = "angle per update (rad)"
+
+
+def _steps_of(data: PlotData, values: Array) -> tuple[Array, Array]:
+    """A value per interval as a line with steps, broken where it is not known."""
+    x = np.stack([data.steps[:-1], data.steps[1:], data.steps[1:]], axis=1).ravel()
+    gap = np.full(values.shape, np.nan)
+    same = np.append(values[1:] == values[:-1], True)
+    y = np.stack([values, values, np.where(same, values, gap)], axis=1).ravel()
+    return x, y
+
+
+def run_against_theory(data: PlotData) -> Figure:
+    """All scale-invariant tensors: their angle per update, and their norm over equilibrium's."""
+    fig, (angles, norms) = figure(5.6, rows=2, sharex=True)
+    bound = np.flatnonzero(data.invariant)
+    faint = float(np.clip(6.0 / max(len(bound), 1), 0.12, 0.6))
+    for axes in (angles, norms):
+        time_axis(axes, data)
+    expected = np.unique(data["expected_one_step_angle_rad"][bound], axis=0)
+    for row in bound:
+        line = {"color": LIGHT["measured"], "alpha": faint, "linewidth": 0.9}
+        angles.plot(data.middles, data["one_step_angle_rad"][row], **line)
+        over = np.sqrt(data["norm_from"][row] * data["norm_to"][row])
+        norms.plot(data.middles, over / data.equilibrium_norms[row], **line)
+    angles.plot([], [], color=LIGHT["measured"], label="measured, one line per tensor")
+    for number, line in enumerate(expected[:8]):
+        style = EXPECTED if number == 0 else {**EXPECTED, "label": "_"}
+        angles.plot(*_steps_of(data, line), **style)
+    norms.axhline(1.0, **{**EXPECTED, "label": "_"})
+    for axes in (angles, norms):
+        log_ticks(axes)
+    angles.set_ylabel(_ANGLE)
+    norms.set_ylabel("norm / equilibrium norm")
+    norms.set_xlabel(data.axis)
+    angles.legend(loc="upper right", ncols=2)
+    return fig
+
+
+def tensor_against_theory(data: PlotData, tensor: str) -> Figure:
+    """One tensor: angle with its interval and its channels' spread, norm; both against theory."""
+    fig, (angles, norms) = figure(4.6, rows=2, sharex=True)
+    row = data.row(tensor)
+    for axes in (angles, norms):
+        time_axis(axes, data)
+    _angle(angles, data, row)
+    measured = {"color": LIGHT["measured"], "marker": ".", "markersize": 3}
+    norms.plot(data.steps, data.norms[row], **measured)
+    norms.plot(data.middles, data.equilibrium_norms[row], **EXPECTED)
+    norms.plot(data.middles, data.relaxed_norms[row], **RELAXED)
+    for axes in (angles, norms):
+        log_ticks(axes)
+    norms.set_ylabel("weight norm")
+    norms.set_xlabel(data.axis)
+    angles.legend(loc="upper right", ncols=4)
+    return fig
+
+
+def _angle(axes: Axes, data: PlotData, row: int) -> None:
+    expected = data["expected_one_step_angle_rad"][row]
+    axes.fill_between(
+        data.middles,
+        data["ratio_p05"][row] * expected,
+        data["ratio_p95"][row] * expected,
+        color=LIGHT["spread"],
+        alpha=0.28,
+        linewidth=0,
+        label="90% of channels",
+    )
+    angle = data["one_step_angle_rad"][row]
+    axes.vlines(
+        data.middles,
+        data["one_step_low"][row],
+        data["one_step_high"][row],
+        color=LIGHT["measured"],
+        linewidth=0.9,
+    )
+    axes.plot(
+        data.middles,
+        angle,
+        color=LIGHT["measured"],
+        marker=".",
+        markersize=3,
+        label="measured, 95%",
+    )
+    axes.plot(*_steps_of(data, expected), **EXPECTED)
+    axes.plot(data.middles, data["relaxed_one_step_angle_rad"][row], **RELAXED)
+    axes.set_ylabel(_ANGLE)

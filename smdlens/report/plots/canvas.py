@@ -1,0 +1,116 @@
+"""Matplotlib figures without global state, and their SVG fit for a page."""
+
+from __future__ import annotations
+
+import contextlib
+import html
+import io
+import re
+from collections.abc import Iterator
+from typing import Any
+
+import matplotlib as mpl
+from matplotlib import font_manager
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.ft2font import FT2Font
+from matplotlib.ticker import FuncFormatter
+
+from smdlens.names import for_figure, for_html, for_terminal, shorten
+from smdlens.report import numbers
+from smdlens.report.plots.data import PlotData
+from smdlens.report.plots.palette import LIGHT
+
+WIDTH = 9.0
+_STYLE = {
+    "font.family": ["DejaVu Sans"],
+    "font.size": 9.0,
+    "axes.edgecolor": LIGHT["rule"],
+    "axes.labelcolor": LIGHT["ink"],
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.titlesize": 9.0,
+    "axes.titlelocation": "left",
+    "axes.titlecolor": LIGHT["ink"],
+    "text.color": LIGHT["ink"],
+    "xtick.color": LIGHT["soft"],
+    "ytick.color": LIGHT["soft"],
+    "legend.frameon": False,
+    "legend.fontsize": 8.5,
+    "lines.linewidth": 1.4,
+    "path.simplify": False,
+    "svg.fonttype": "none",
+    "svg.hashsalt": "smdlens",
+    "pdf.fonttype": 42,
+}
+
+
+@contextlib.contextmanager
+def drawing() -> Iterator[None]:
+    """Our style, whatever the user's matplotlibrc says."""
+    with mpl.rc_context(), mpl.rc_context({**mpl.rcParamsDefault, **_STYLE}):
+        yield
+
+
+def figure(height: float, rows: int = 1, **options: Any) -> tuple[Figure, list[Axes]]:
+    """A figure of the page's width with `rows` axes below each other."""
+    result = Figure(figsize=(WIDTH, height), layout="constrained")
+    grid = result.subplots(rows, 1, squeeze=False, **options)
+    return result, [axes for line in grid for axes in line]
+
+
+def label(text: str, width: int = 60) -> str:
+    """Any text for a figure: no formula, no control character, no glyph the font lacks."""
+    font = FT2Font(font_manager.findfont("DejaVu Sans"))
+    drawn = "".join(
+        c if font.get_char_index(ord(c)) else f"\\u{ord(c):04x}"
+        for c in shorten(for_terminal(text), width)
+    )
+    return for_figure(drawn)
+
+
+def time_axis(axes: Axes, data: PlotData, *, shade: bool = True) -> None:
+    """Steps below, stages shaded in turn, cuts as lines."""
+    axes.set_xlim(data.steps[0], data.steps[-1])
+    axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: numbers.humanised(value)))
+    for number, (first, last) in enumerate(data.stages):
+        if shade and number % 2:
+            axes.axvspan(first, last, color=LIGHT["ink"], alpha=0.05, linewidth=0)
+    for cut in data.cuts:
+        axes.axvline(cut, color=LIGHT["soft"], linewidth=0.8, linestyle=(0, (1, 2)))
+
+
+def log_ticks(axes: Axes) -> None:
+    """Plain numbers on a logarithmic axis."""
+    axes.set_yscale("log")
+    axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+    axes.yaxis.set_minor_formatter(FuncFormatter(lambda value, _: ""))
+
+
+def inline_svg(fig: Figure, key: str, title: str, description: str) -> str:
+    """The figure as an SVG element for an HTML page.
+
+    Colours become the page's variables, ids are unique on the page, and title and description are
+    its text alternative.
+    """
+    buffer = io.StringIO()
+    fig.savefig(buffer, format="svg", transparent=True, metadata={"Date": None, "Creator": None})
+    text = buffer.getvalue()
+    body = text[text.index("<svg") :]
+    body = re.sub(r"<metadata>.*?</metadata>", "", body, flags=re.DOTALL)
+    box = re.search(r'viewBox="([^"]*)"', body)
+    inner = body[body.index(">") + 1 : body.rindex("</svg>")]
+    for name, value in LIGHT.items():
+        inner = inner.replace(value, f"var(--{name})")
+    # The page's font; sizes stay.
+    inner = re.sub(r"font: ([\d.]+px) [^;\"]*", r"font-size: \1", inner)
+    inner = re.sub(r' id="(?:figure|patch|axes|line2d|text|matplotlib|xtick|ytick|Fill|Poly|Path|'
+                   r'Line|legend|Quad|axvspan)[^"]*"', "", inner)  # fmt: skip
+    inner = re.sub(r'(id="|url\(#|href="#)', rf"\g<1>{key}-", inner)
+    inner = re.sub(r"\s*\n\s*", "\n", inner)
+    return (
+        f'<svg class="figure" role="img" aria-labelledby="{key}-t {key}-d" '
+        f'xmlns:xlink="http://www.w3.org/1999/xlink" viewBox="{html.escape(box[1] if box else "")}">'
+        f'<title id="{key}-t">{for_html(title)}</title>'
+        f'<desc id="{key}-d">{for_html(description)}</desc>{inner}</svg>'
+    )
