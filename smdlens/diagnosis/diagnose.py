@@ -7,6 +7,7 @@ import math
 import polars as pl
 
 from smdlens.diagnosis.assumptions import audit_assumptions
+from smdlens.diagnosis.clock_check import clock_findings
 from smdlens.diagnosis.cut_location import locate_cuts
 from smdlens.diagnosis.decays import decays_of
 from smdlens.diagnosis.findings import find
@@ -79,7 +80,7 @@ def diagnose(
         hyper=hyper,
         tolerance=tolerance,
     )
-    return find(diagnosis, series, motion)
+    return find(diagnosis, series, motion, tuple(clock_findings(tracks, hyper, groups)))
 
 
 def _in_file_order(frame: pl.DataFrame, tensors: tuple[str, ...]) -> pl.DataFrame:

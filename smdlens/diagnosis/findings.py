@@ -23,9 +23,15 @@ _LEAK_FLAG = 0.1
 _SEVERITY = {Outcome.FAIL: 0, Outcome.ERROR: 1, Outcome.WARN: 2, Outcome.INCONCLUSIVE: 3}
 
 
-def find(diagnosis: Diagnosis, series: SnapshotSeries, motion: Motion) -> Diagnosis:
-    """The diagnosis with its findings, worst first."""
+def find(
+    diagnosis: Diagnosis,
+    series: SnapshotSeries,
+    motion: Motion,
+    evidence: tuple[Finding, ...] = (),
+) -> Diagnosis:
+    """The diagnosis with its findings, worst first; `evidence` are findings made elsewhere."""
     found = [
+        *evidence,
         *_no_invariant(diagnosis),
         *_stages_not_held(diagnosis),
         *_states_of_note(diagnosis),

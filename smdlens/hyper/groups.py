@@ -9,6 +9,7 @@ from smdlens.hyper.optimizer import SAVED, last_record, number, saved_betas
 from smdlens.hyper.options import DeclaredHyperParameters
 from smdlens.hyper.records import ParamGroup
 from smdlens.hyper.settings import Settings
+from smdlens.snapshots.decay_rules import splits
 from smdlens.snapshots.records import GroupRecord, SnapshotSeries
 
 Note = tuple[str, str, str]
@@ -53,7 +54,7 @@ def resolve_groups(
         return (group,), []
     notes: list[Note] = []
     groups: list[ParamGroup] = []
-    inferred = _by_dimensions(record.groups, series, parameters)
+    inferred = _by_rule(record.groups, series, parameters)
     for at, saved in enumerate(record.groups):
         values = saved.values
         decay = number(values, "weight_decay")
@@ -77,7 +78,7 @@ def resolve_groups(
         names = saved.names
         if names is None and inferred is not None:
             names = inferred[at]
-            source += " (its tensors inferred: matrices are decayed, vectors are not)"
+            source += " (its tensors inferred by the usual rule of weight decay)"
         elif names is None:
             names = _only_group(record.groups, parameters)
         groups.append(
@@ -106,13 +107,13 @@ def resolve_groups(
     return tuple(groups), notes
 
 
-def _by_dimensions(
+def _by_rule(
     groups: tuple[GroupRecord, ...], series: SnapshotSeries, parameters: tuple[str, ...]
 ) -> tuple[tuple[str, ...], ...] | None:
     """Tensors of two groups of which one has no decay, where their counts tell them apart.
 
-    The usual split gives decay to tensors of two or more dimensions only. Without buffers (plain
-    SGD) nothing else is known of a group's tensors; the counts must match exactly.
+    Without buffers (plain SGD) nothing else is known of a group's tensors: the counts must match
+    exactly, under one of the usual rules only.
     """
     if len(groups) != 2 or any(group.names is not None for group in groups):
         return None
@@ -120,13 +121,18 @@ def _by_dimensions(
     if decays.count(0.0) != 1:
         return None
     tensors = series.snapshots[-1].tensors
-    matrices = tuple(name for name in parameters if len(tensors[name].shape) >= 2)
-    vectors = tuple(name for name in parameters if len(tensors[name].shape) < 2)
-    split = tuple(vectors if decay == 0.0 else matrices for decay in decays)
-    counts_match = all(
-        len(names) == group.count for names, group in zip(split, groups, strict=True)
-    )
-    return split if counts_match else None
+    shapes = {name: tensors[name].shape for name in parameters}
+    statistics = frozenset(n.rpartition(".")[0] for n in tensors if not is_parameter(n))
+    fitting = [
+        (without, decayed) if decays[0] == 0.0 else (decayed, without)
+        for decayed, without in splits(shapes, statistics)
+    ]
+    fitting = [
+        split
+        for split in fitting
+        if all(len(names) == group.count for names, group in zip(split, groups, strict=True))
+    ]
+    return fitting[0] if len(fitting) == 1 else None
 
 
 def _only_group(groups: tuple[Any, ...], parameters: tuple[str, ...]) -> tuple[str, ...]:

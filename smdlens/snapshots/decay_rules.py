@@ -39,6 +39,23 @@ def _trainer_both(name: str, shape: Shape, statistics: frozenset[str]) -> bool:
 _RULES: tuple[_Rule, ...] = (_vectors, _trainer_names, _layer_norms, _trainer_both)
 
 
+def splits(
+    parameters: Mapping[str, Shape], statistics: frozenset[str]
+) -> list[tuple[tuple[str, ...], tuple[str, ...]]]:
+    """(names with decay, names without) under each rule, every split once.
+
+    Args:
+        parameters: Name -> shape of every parameter.
+        statistics: Modules that keep running statistics.
+    """
+    found: dict[tuple[tuple[str, ...], tuple[str, ...]], None] = {}
+    for rule in _RULES:
+        without = tuple(n for n, shape in parameters.items() if rule(n, shape, statistics))
+        left = frozenset(without)
+        found[(tuple(n for n in parameters if n not in left), without)] = None
+    return list(found)
+
+
 def split_by_rule(
     wanted: Sequence[Counter[Shape]], parameters: Mapping[str, Shape], statistics: frozenset[str]
 ) -> tuple[tuple[str, ...], tuple[str, ...]] | None:
@@ -51,12 +68,10 @@ def split_by_rule(
     """
     if len(wanted) != 2:
         return None
-    found: set[tuple[tuple[str, ...], tuple[str, ...]]] = set()
-    for rule in _RULES:
-        without = tuple(n for n, shape in parameters.items() if rule(n, shape, statistics))
-        rest = tuple(n for n in parameters if n not in set(without))
-        for split in ((without, rest), (rest, without)):
-            shapes = [Counter(parameters[n] for n in names) for names in split]
-            if shapes == list(wanted):
-                found.add(split)
-    return found.pop() if len(found) == 1 else None
+    fitting = [
+        split
+        for decayed, without in splits(parameters, statistics)
+        for split in ((without, decayed), (decayed, without))
+        if [Counter(parameters[n] for n in names) for names in split] == list(wanted)
+    ]
+    return fitting[0] if len(fitting) == 1 else None

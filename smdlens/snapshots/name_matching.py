@@ -286,7 +286,7 @@ def _by_split(
     total = sum(counts)
     note = "groups by the usual rule of weight decay, names by shape"
     if len(names) < total:
-        note += f"; unmapped: {total - len(names)} of {total} share their shape in a group"
+        note = f"unmapped: {total - len(names)} of {total} share their shape in a group; {note}"
     return Match(names, split, counts, note, quality)
 
 

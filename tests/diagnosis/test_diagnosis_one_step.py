@@ -192,7 +192,10 @@ def test_adaptive_rules_reach_the_equilibrium_of_their_formula(adaptive, name):
         true = np.sqrt((run.rms_angle(part)[8:] ** 2).mean())
         expected = intervals(report, part).get_column("expected_one_step_angle_rad")[10]
         assert true == pytest.approx(expected, rel=0.06)
-        assert stage_row(report, part, 1)["state"] == "equilibrium"
+        row = stage_row(report, part, 1)
+        assert row["ratio_low"] <= true / expected <= row["ratio_high"]
+        # Under L2 decay the equilibrium depends on the gradient, which is known roughly.
+        assert row["state"] == "equilibrium" or (name == "adam" and row["state"] == "undetermined")
 
 
 def test_adamw_without_state_says_that_it_is_one_sided(adaptive, tmp_path):

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from smdlens.report.plots.canvas import figure, log_ticks, time_axis
+from smdlens.report.plots.canvas import figure, legend_above, log_ticks, time_axis
 from smdlens.report.plots.data import Array, PlotData
 from smdlens.report.plots.palette import LIGHT
 
-EXPECTED = {"color": LIGHT["expected"], "linestyle": "--", "label": "equilibrium"}
-RELAXED = {"color": LIGHT["relaxed"], "linestyle": "-.", "label": "relaxation predicted"}
+EXPECTED: dict[str, Any] = {"color": LIGHT["expected"], "linestyle": "--", "label": "equilibrium"}
+RELAXED: dict[str, Any] = {"color": LIGHT["relaxed"], "linestyle": "-.", "label": "relaxation predicted"}
 _ANGLE = "angle per update (rad)"
 
 
@@ -33,10 +35,10 @@ def run_against_theory(data: PlotData) -> Figure:
         time_axis(axes, data)
     expected = np.unique(data["expected_one_step_angle_rad"][bound], axis=0)
     for row in bound:
-        line = {"color": LIGHT["measured"], "alpha": faint, "linewidth": 0.9}
-        angles.plot(data.middles, data["one_step_angle_rad"][row], **line)
+        line: dict[str, Any] = {"color": LIGHT["measured"], "alpha": faint, "linewidth": 0.9}
+        angles.plot(*data.line(data["one_step_angle_rad"][row]), **line)
         over = np.sqrt(data["norm_from"][row] * data["norm_to"][row])
-        norms.plot(data.middles, over / data.equilibrium_norms[row], **line)
+        norms.plot(*data.line(over / data.equilibrium_norms[row]), **line)
     angles.plot([], [], color=LIGHT["measured"], label="measured, one line per tensor")
     for number, line in enumerate(expected[:8]):
         style = EXPECTED if number == 0 else {**EXPECTED, "label": "_"}
@@ -47,7 +49,7 @@ def run_against_theory(data: PlotData) -> Figure:
     angles.set_ylabel(_ANGLE)
     norms.set_ylabel("norm / equilibrium norm")
     norms.set_xlabel(data.axis)
-    angles.legend(loc="upper right", ncols=2)
+    legend_above(angles)
     return fig
 
 
@@ -58,24 +60,25 @@ def tensor_against_theory(data: PlotData, tensor: str) -> Figure:
     for axes in (angles, norms):
         time_axis(axes, data)
     _angle(angles, data, row)
-    measured = {"color": LIGHT["measured"], "marker": ".", "markersize": 3}
+    measured: dict[str, Any] = {"color": LIGHT["measured"], "marker": ".", "markersize": 3}
     norms.plot(data.steps, data.norms[row], **measured)
-    norms.plot(data.middles, data.equilibrium_norms[row], **EXPECTED)
-    norms.plot(data.middles, data.relaxed_norms[row], **RELAXED)
+    norms.plot(*data.line(data.equilibrium_norms[row]), **EXPECTED)
+    norms.plot(*data.line(data.relaxed_norms[row]), **RELAXED)
     for axes in (angles, norms):
         log_ticks(axes)
     norms.set_ylabel("weight norm")
     norms.set_xlabel(data.axis)
-    angles.legend(loc="upper right", ncols=4)
+    legend_above(angles)
     return fig
 
 
 def _angle(axes: Axes, data: PlotData, row: int) -> None:
     expected = data["expected_one_step_angle_rad"][row]
+    x, width = data.line(expected)
     axes.fill_between(
-        data.middles,
-        data["ratio_p05"][row] * expected,
-        data["ratio_p95"][row] * expected,
+        x,
+        data.line(data["ratio_p05"][row])[1] * width,
+        data.line(data["ratio_p95"][row])[1] * width,
         color=LIGHT["spread"],
         alpha=0.28,
         linewidth=0,
@@ -90,13 +93,12 @@ def _angle(axes: Axes, data: PlotData, row: int) -> None:
         linewidth=0.9,
     )
     axes.plot(
-        data.middles,
-        angle,
+        *data.line(angle),
         color=LIGHT["measured"],
         marker=".",
         markersize=3,
         label="measured, 95%",
     )
     axes.plot(*_steps_of(data, expected), **EXPECTED)
-    axes.plot(data.middles, data["relaxed_one_step_angle_rad"][row], **RELAXED)
+    axes.plot(*data.line(data["relaxed_one_step_angle_rad"][row]), **RELAXED)
     axes.set_ylabel(_ANGLE)

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import contextlib
-import html
 import io
+import math
 import re
 from collections.abc import Iterator
 from typing import Any
@@ -14,7 +14,7 @@ from matplotlib import font_manager
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ft2font import FT2Font
-from matplotlib.ticker import FuncFormatter
+from matplotlib.ticker import FuncFormatter, LogLocator, NullLocator
 
 from smdlens.names import for_figure, for_html, for_terminal, shorten
 from smdlens.report import numbers
@@ -22,6 +22,12 @@ from smdlens.report.plots.data import PlotData
 from smdlens.report.plots.palette import LIGHT
 
 WIDTH = 9.0
+# Decades an axis spans at most -> where within a decade its ticks are.
+_SUBDIVISIONS = (
+    (0.35, (1.0, 1.2, 1.5, 2.0, 2.5, 3.0, 4.0, 5.0, 6.0, 7.0, 8.0, 9.0)),
+    (0.8, (1.0, 1.5, 2.0, 3.0, 4.0, 5.0, 7.0)),
+    (2.5, (1.0, 2.0, 5.0)),
+)
 _STYLE = {
     "font.family": ["DejaVu Sans"],
     "font.size": 9.0,
@@ -80,11 +86,26 @@ def time_axis(axes: Axes, data: PlotData, *, shade: bool = True) -> None:
         axes.axvline(cut, color=LIGHT["soft"], linewidth=0.8, linestyle=(0, (1, 2)))
 
 
-def log_ticks(axes: Axes) -> None:
-    """Plain numbers on a logarithmic axis."""
-    axes.set_yscale("log")
-    axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
-    axes.yaxis.set_minor_formatter(FuncFormatter(lambda value, _: ""))
+def log_ticks(axes: Axes, which: str = "y") -> None:
+    """A logarithmic axis with plain numbers at enough places; for after everything is drawn."""
+    getattr(axes, f"set_{which}scale")("log")
+    low, high = getattr(axes, f"get_{which}lim")()
+    decades = abs(math.log10(high / low)) if low > 0.0 and high > 0.0 else 1.0
+    places = next((subs for most, subs in _SUBDIVISIONS if decades <= most), (1.0,))
+    axis = getattr(axes, f"{which}axis")
+    axis.set_major_locator(LogLocator(subs=places))
+    axis.set_major_formatter(FuncFormatter(lambda value, _: plain(value)))
+    axis.set_minor_locator(NullLocator())
+
+
+def plain(value: float) -> str:
+    """A tick: 0.005, 2e-4, 20k."""
+    return numbers.humanised(value) if value >= 1000.0 else numbers.rate(value)
+
+
+def legend_above(axes: Axes, columns: int = 4) -> None:
+    """The legend over the axes, where it hides nothing."""
+    axes.legend(loc="lower left", bbox_to_anchor=(0.0, 1.0), ncols=columns, borderaxespad=0.2)
 
 
 def inline_svg(fig: Figure, key: str, title: str, description: str) -> str:
@@ -98,19 +119,22 @@ def inline_svg(fig: Figure, key: str, title: str, description: str) -> str:
     text = buffer.getvalue()
     body = text[text.index("<svg") :]
     body = re.sub(r"<metadata>.*?</metadata>", "", body, flags=re.DOTALL)
-    box = re.search(r'viewBox="([^"]*)"', body)
+    box = re.search(r'viewBox="([\d. ]*)"', body)
+    view = box[1] if box else ""
     inner = body[body.index(">") + 1 : body.rindex("</svg>")]
     for name, value in LIGHT.items():
         inner = inner.replace(value, f"var(--{name})")
     # The page's font; sizes stay.
     inner = re.sub(r"font: ([\d.]+px) [^;\"]*", r"font-size: \1", inner)
+    inner = re.sub(r"font-family: [^;\"]*;? ?", "", inner)
+    inner = re.sub(r"<defs>\s*<style.*?</style>\s*</defs>", "", inner, flags=re.DOTALL)
     inner = re.sub(r' id="(?:figure|patch|axes|line2d|text|matplotlib|xtick|ytick|Fill|Poly|Path|'
                    r'Line|legend|Quad|axvspan)[^"]*"', "", inner)  # fmt: skip
-    inner = re.sub(r'(id="|url\(#|href="#)', rf"\g<1>{key}-", inner)
+    inner = re.sub(r'(id="|url\(#|xlink:href="#)', rf"\g<1>{key}-", inner)
+    inner = inner.replace("xlink:href=", "href=")
     inner = re.sub(r"\s*\n\s*", "\n", inner)
     return (
-        f'<svg class="figure" role="img" aria-labelledby="{key}-t {key}-d" '
-        f'xmlns:xlink="http://www.w3.org/1999/xlink" viewBox="{html.escape(box[1] if box else "")}">'
+        f'<svg class="figure" role="img" aria-labelledby="{key}-t {key}-d" viewBox="{view}">'
         f'<title id="{key}-t">{for_html(title)}</title>'
         f'<desc id="{key}-d">{for_html(description)}</desc>{inner}</svg>'
     )

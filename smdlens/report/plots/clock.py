@@ -5,11 +5,10 @@ from __future__ import annotations
 import numpy as np
 import polars as pl
 from matplotlib.figure import Figure
-from matplotlib.ticker import FuncFormatter
 
 from smdlens.diagnosis.records import Decay
 from smdlens.report import numbers
-from smdlens.report.plots.canvas import figure
+from smdlens.report.plots.canvas import figure, legend_above, log_ticks
 from smdlens.report.plots.palette import LIGHT
 
 _MOST_CUTS = 12
@@ -48,13 +47,11 @@ def clock(decays: tuple[Decay, ...], frame: pl.DataFrame) -> Figure | None:
                 markerfacecolor=LIGHT["relaxed"] if there else "none",
                 label=_once(line, name),
             )
-    axes.set_xscale("log")
-    axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: numbers.humanised(value)))
-    axes.xaxis.set_minor_formatter(FuncFormatter(lambda value, _: ""))
+    log_ticks(axes, "x")
     axes.set_yticks(range(len(shown)), [f"cut at {numbers.exact(d.step)}" for d in shown])
     axes.set_ylim(len(shown) - 0.4, -0.6)
     axes.set_xlabel("iterations since the cut")
-    axes.legend(loc="lower left", bbox_to_anchor=(0.0, 1.0), ncols=3)
+    legend_above(axes)
     return fig
 
 

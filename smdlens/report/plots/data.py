@@ -77,6 +77,11 @@ class PlotData:
         """Middle of each interval, where its angle belongs."""
         return (self.steps[:-1] + self.steps[1:]) / 2.0
 
+    def line(self, values: Array) -> tuple[Array, Array]:
+        """A value per interval at the interval's middle, broken where the rate jumps."""
+        at = np.searchsorted(self.middles, np.array(self.cuts, dtype=np.float64))
+        return np.insert(self.middles, at, np.nan), np.insert(values, at, np.nan)
+
     @property
     def norms(self) -> Array:
         """Norm at every snapshot, [tensors, snapshots]."""

@@ -37,7 +37,7 @@ def heat_map(data: PlotData) -> Figure:
     """Scale-invariant tensors in file order over the run, cuts marked."""
     names = [name for name, bound in zip(data.tensors, data.invariant, strict=True) if bound]
     ratio = data["ratio"][data.invariant]
-    height = float(np.clip(0.17 * len(names), 1.0, 8.0)) + 1.1
+    height = float(np.clip(0.17 * len(names), 1.0, 8.0)) + 1.25
     fig, (axes,) = figure(height)
     time_axis(axes, data, shade=False)
     _cells(axes, data, ratio)
@@ -70,7 +70,7 @@ def _scale(axes: Axes, tolerance: float, height: float) -> None:
     """The key to the colours, above the map."""
     exponent = np.linspace(-1.0, 1.0, 400)
     strip = colours((_FULL**exponent)[None, :], tolerance)
-    box = axes.inset_axes((0.0, 1.0 + 0.16 / (height - 1.1), 0.42, 0.11 / (height - 1.1)))
+    box = axes.inset_axes((0.0, 1.0 + 0.16 / (height - 1.25), 0.42, 0.11 / (height - 1.25)))
     box.imshow(
         (strip * 255).round().astype(np.uint8),
         extent=(-1.0, 1.0, 0.0, 1.0),

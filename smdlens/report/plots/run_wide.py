@@ -7,7 +7,7 @@ import warnings
 import numpy as np
 from matplotlib.figure import Figure
 
-from smdlens.report.plots.canvas import figure, log_ticks, time_axis
+from smdlens.report.plots.canvas import figure, legend_above, log_ticks, time_axis
 from smdlens.report.plots.data import PlotData
 from smdlens.report.plots.palette import LIGHT
 
@@ -23,19 +23,18 @@ def unit_gradient(data: PlotData) -> Figure | None:
         warnings.simplefilter("ignore", RuntimeWarning)  # intervals where no tensor has a value
         low, middle, high = np.nanquantile(values, [0.1, 0.5, 0.9], axis=0)
     axes.fill_between(
-        data.middles,
-        low,
-        high,
+        *data.line(low),
+        data.line(high)[1],
         color=LIGHT["spread"],
         alpha=0.3,
         linewidth=0,
         label="80% of tensors",
     )
-    axes.plot(data.middles, middle, color=LIGHT["measured"], label="median")
+    axes.plot(*data.line(middle), color=LIGHT["measured"], label="median")
     log_ticks(axes)
     axes.set_ylabel("unit gradient (RMS)")
     axes.set_xlabel(data.axis)
-    axes.legend(loc="upper right", ncols=2)
+    legend_above(axes)
     return fig
 
 
@@ -69,5 +68,5 @@ def channel_spread(data: PlotData) -> Figure | None:
     axes.set_xticks([])
     axes.set_xlabel(f"{len(known)} scale-invariant tensors in file order, end of the run")
     axes.set_ylabel("measured / expected")
-    axes.legend(loc="upper right", ncols=3)
+    legend_above(axes)
     return fig

@@ -1,0 +1,172 @@
+"""Tables of the page: tensors worst first, assumptions by name and stage."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import polars as pl
+
+from smdlens.diagnosis.records import Assumption
+from smdlens.report import numbers
+from smdlens.report.worst import worst_tensors
+from smdlens.vocabulary import HELD_STATES, NOT_HELD_STATES, Outcome, State
+
+if TYPE_CHECKING:
+    from smdlens.report.build import Report
+
+
+@dataclass(frozen=True, slots=True)
+class TensorRow:
+    """One line of the tensor table; `order` numbers sort, texts show."""
+
+    name: str
+    role: str
+    evidence: str
+    shape: str
+    stage: str
+    state: str
+    kind: str
+    ratio: str
+    ratio_order: str
+    interval: str
+    norm: str
+    norm_order: str
+    expected_norm: str
+    expected_norm_order: str
+    reason: str
+    drawn: int | None
+
+
+def tensor_rows(report: Report, drawn: dict[str, int]) -> list[TensorRow]:
+    """Every parameter: scale-invariant ones worst first, then unbound ones, then the rest.
+
+    Args:
+        report: The report.
+        drawn: Tensor -> its number in the data of the page, for those that can be drawn.
+    """
+    worst = worst_tensors(report.diagnosis).to_dicts()
+    known = {row["tensor"] for row in worst}
+    last = report.stages.unique("tensor", keep="last", maintain_order=True)
+    unbound = last.filter(~pl.col("tensor").is_in(list(known))).to_dicts()
+    listed = known | {row["tensor"] for row in unbound}
+    others = [name for name in report.diagnosis.groups.tensors if name not in listed]
+    rows = [_row(row["tensor"], row, report, drawn) for row in [*worst, *unbound]]
+    return rows + [_row(name, {}, report, drawn) for name in others]
+
+
+def _row(
+    name: str, row: dict[str, Any], report: Report, drawn: dict[str, int]
+) -> TensorRow:
+    tensor = report.diagnosis.groups.tensors[name]
+    state = State(row["state"]) if row else None
+    bound = "severity" in row
+    low, high = row.get("ratio_low"), row.get("ratio_high")
+    interval = (
+        f"{numbers.ratio_precise(low)}–{numbers.ratio_precise(high)}"
+        if low is not None and high is not None
+        else ""
+    )
+    granularity = f", per {tensor.granularity.value}" if tensor.granularity else ""
+    return TensorRow(
+        name=name,
+        role=tensor.role.value.replace("_", " ") + granularity,
+        evidence="; ".join(f"{e.kind.value}: {e.detail}" for e in tensor.evidence),
+        shape="×".join(map(str, tensor.shape)),
+        stage=str(row["stage"]) if bound else "",
+        state=state.value if state is not None and bound else "",
+        kind=kind_of(state) if state is not None and bound else "none",
+        ratio=_shown(row.get("ratio"), numbers.ratio_precise),
+        ratio_order=_order(row.get("ratio")),
+        interval=interval,
+        norm=_shown(row.get("norm"), numbers.quantity),
+        norm_order=_order(row.get("norm")),
+        expected_norm=_shown(row.get("expected_norm"), numbers.quantity),
+        expected_norm_order=_order(row.get("expected_norm")),
+        reason=row.get("reason") or "",
+        drawn=drawn.get(name),
+    )
+
+
+def _shown(value: float | None, form: Any) -> str:
+    return "" if value is None else str(form(value))
+
+
+def _order(value: float | None) -> str:
+    return "" if value is None else f"{value:.6g}"
+
+
+def kind_of(state: State) -> str:
+    """The colour of a state; the word beside it says the same."""
+    if state in HELD_STATES:
+        return "good"
+    if state in NOT_HELD_STATES:
+        return "bad"
+    return "open" if state is State.UNDETERMINED else "warn"
+
+
+KIND_OF_OUTCOME = {
+    Outcome.FAIL: "bad",
+    Outcome.ERROR: "bad",
+    Outcome.WARN: "warn",
+    Outcome.INCONCLUSIVE: "open",
+    Outcome.PASS: "good",
+}
+OUTCOME_SYMBOL = {
+    Outcome.FAIL: "✗",
+    Outcome.ERROR: "✗",
+    Outcome.WARN: "!",
+    Outcome.INCONCLUSIVE: "?",
+    Outcome.PASS: "✓",
+}
+# What the names of assumptions mean to a reader.
+_MEANINGS = {
+    "lr_decay_small": "lr × weight decay is much smaller than 1",
+    "lr_decay_below_oscillation": "lr × weight decay is below (1 − √momentum)², no oscillation",
+    "exact_scale_invariance": "the normalisation's epsilon acts like little of the weight decay",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class AssumptionRow:
+    """An assumption over all stages and tensors: its worst case, and how many are not known."""
+
+    meaning: str
+    outcome: Outcome
+    verdict: str
+    value: str
+    limit: str
+    where: str
+
+
+def assumption_rows(assumptions: Iterable[Assumption]) -> list[AssumptionRow]:
+    """One row per name."""
+    names: dict[str, list[Assumption]] = {}
+    for assumption in assumptions:
+        names.setdefault(assumption.name, []).append(assumption)
+    return [_assumption(name, own) for name, own in names.items()]
+
+
+def _assumption(name: str, own: list[Assumption]) -> AssumptionRow:
+    broken = [a for a in own if a.holds is False]
+    held = [a for a in own if a.holds]
+    pool = broken or held or own
+    worst = max(pool, key=lambda a: abs(a.value) if a.value is not None else -1.0)
+    if broken:
+        outcome, verdict = Outcome.WARN, f"broken in {len(broken)} of {len(own)} cases"
+    elif held:
+        outcome = Outcome.PASS
+        verdict = "holds" if len(held) == len(own) else f"holds where known ({len(held)} of {len(own)})"
+    else:
+        outcome, verdict = Outcome.INCONCLUSIVE, "not known"
+    where = [] if worst.stage is None else [f"stage {worst.stage}"]
+    where += [] if worst.tensor is None else [worst.tensor]
+    return AssumptionRow(
+        meaning=_MEANINGS.get(name, name.replace("_", " ")),
+        outcome=outcome,
+        verdict=verdict,
+        value=_shown(worst.value, numbers.quantity),
+        limit=_shown(worst.limit, numbers.quantity),
+        where=", ".join(where),
+    )
