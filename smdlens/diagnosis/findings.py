@@ -147,7 +147,9 @@ def _undetermined(diagnosis: Diagnosis) -> Iterator[Finding]:
         if own.is_empty():
             continue
         reasons = own.get_column("reason").unique(maintain_order=True).to_list()
-        remedy = save_every(diagnosis, stage) if own.get_column("ratio").is_null().any() else None
+        # Where something is missing the reason says what to give; else more snapshots decide.
+        missing = "give --" in str(reasons[0])
+        remedy = None if missing else save_every(diagnosis, stage)
         yield Finding(
             "SMD005",
             Outcome.INCONCLUSIVE,

@@ -7,7 +7,7 @@ import polars as pl
 
 from smdlens.diagnosis.records import Diagnosis, Stage
 from smdlens.theory.relaxation import iterations_to_tolerance
-from smdlens.vocabulary import State
+from smdlens.vocabulary import OptimizerKind, State
 
 
 def enough_for_stage(diagnosis: Diagnosis, stage: Stage, state: State) -> str | None:
@@ -29,7 +29,28 @@ def enough_for_stage(diagnosis: Diagnosis, stage: Stage, state: State) -> str | 
     more = _decay_factor(cut.factor, cut.tolerance, iterations, available)
     if more is not None:
         text += f", or weight decay x {more:.2g} in it"
+    rescaling = _rescaling(diagnosis, cut.factor)
+    if rescaling is not None:
+        text += f", or at the cut {rescaling}"
     return text + "."
+
+
+def _rescaling(diagnosis: Diagnosis, factor: float) -> str | None:
+    """The rescaling that puts weights into the new equilibrium at once [Wan2021, §4.2].
+
+    SGD: weights / k^(1/4) and momentum x k^(1/4); AdamW: weights / k^(1/2), first moment x k^(1/2),
+    second moment x k (docs/theory.md §8).
+    """
+    kind = diagnosis.hyper.optimizer.kind
+    if factor <= 1.0 or kind not in (OptimizerKind.SGD, OptimizerKind.ADAMW):
+        return None
+    if kind is OptimizerKind.ADAMW:
+        root = factor**0.5
+        return f"weights / {root:.3g}, exp_avg x {root:.3g} and exp_avg_sq x {factor:.3g}"
+    root = factor**0.25
+    if not diagnosis.hyper.optimizer.momentum:
+        return f"weights / {root:.3g}"
+    return f"weights / {root:.3g} and their momentum x {root:.3g}"
 
 
 def _decay_factor(
