@@ -15,10 +15,10 @@ from smdlens.hyper.records import HyperParameters, RateCut
 from smdlens.symmetry.records import ScaleGroups
 from smdlens.theory.decay_root import decay_log_rate
 
-# Below this share of the tensor's norm rounding (fp32, at 1e-5 of it) spoils a clock's reading.
-ALIVE = 1e-4
+# Below this share of the tensor's norm a clock is rounding noise (fp32).
+_ALIVE = 1e-5
 # A clock is believed when it runs at the recorded rate before the cut to this accuracy.
-_TRUE = 0.02
+_TRUE = 0.01
 # Momentum blurs the change of the rate by about this many times 1 / (1 - a) updates.
 _BLUR = 2.0
 
@@ -63,7 +63,7 @@ def _updates_at_old_rate(
     if group is None or law is None or law.adaptive or law.decoupled:
         return None
     clock2, w2 = tracks.at["clock2"][row], tracks.at["w2"][row]
-    if not (clock2[at - 1 : at + 2] > ALIVE**2 * w2[at - 1 : at + 2]).all():
+    if not (clock2[at - 1 : at + 2] > _ALIVE**2 * w2[at - 1 : at + 2]).all():
         return None
     lr, decay = hyper.rates(hyper.groups.index(group), cut.step - 1, cut.step + 1)
     if not (np.isfinite(lr + decay).all() and (decay > 0.0).all()):

@@ -12,7 +12,6 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from smdlens.diagnosis.clock import ALIVE
 from smdlens.diagnosis.rates import interval_rates
 from smdlens.diagnosis.records import Finding
 from smdlens.diagnosis.tracks import Tracks
@@ -24,6 +23,8 @@ from smdlens.vocabulary import OptimizerKind, Outcome, Role
 
 Array = NDArray[np.float64]
 
+# Below this share of the tensor's norm rounding (fp32, at 1e-5 of it) spoils a clock's reading.
+_ALIVE = 1e-4
 # A classifier is a clock only for losses that a common shift of the logits leaves unchanged. Its
 # reading is believed when it stays the same share of the recorded rate over several intervals.
 _STEADY = 0.02
@@ -71,10 +72,10 @@ def _read(
     tracks: Tracks, hyper: HyperParameters, row: int, name: str, certain: bool
 ) -> Reading | None:
     clock2, w2 = tracks.at["clock2"][row], tracks.at["w2"][row]
-    alive = (clock2 > 0.0) & (np.sqrt(clock2) > ALIVE * np.sqrt(w2))
+    alive = (clock2 > 0.0) & (np.sqrt(clock2) > _ALIVE * np.sqrt(w2))
     if certain:
         # The clock is the tensor: it is alive while it is far above where it started rounding.
-        alive = clock2 > (ALIVE**2) * np.nanmax(clock2)
+        alive = clock2 > (_ALIVE**2) * np.nanmax(clock2)
     usable = alive[:-1] & alive[1:]
     usable[0] = False  # the momentum of the first updates has yet to build up
     with np.errstate(divide="ignore", invalid="ignore"):
@@ -124,7 +125,7 @@ def clock_findings(
             "SMD030",
             Outcome.PASS,
             best.tensor,
-            f"what gets no gradient in {best.tensor} decays at {best.share:.3f} of the recorded "
+            f"what gets no gradient in it decays at {best.share:.3f} of the recorded "
             "lr x weight decay: the schedule is the one that ran",
         )
         return
@@ -134,7 +135,7 @@ def clock_findings(
                 "SMD031",
                 Outcome.WARN,
                 reading.tensor,
-                f"what gets no gradient in {reading.tensor} decays at {reading.share:.2f} of the "
+                f"what gets no gradient in it decays at {reading.share:.2f} of the "
                 "recorded lr x weight decay / (1 - momentum): another weight decay or schedule ran",
                 f"Check weight decay: {reading.share:.2f} times the recorded one would explain it.",
             )
@@ -145,7 +146,7 @@ def clock_findings(
                 "SMD032",
                 Outcome.WARN,
                 reading.tensor,
-                f"no rate is recorded, but what gets no gradient in {reading.tensor} decays by "
+                f"no rate is recorded, but what gets no gradient in it decays by "
                 f"{reading.per_update:.4g} per update: that is lr x weight decay / (1 - momentum)",
                 "Give --lr and --weight-decay with that product.",
             )

@@ -50,15 +50,35 @@ def _checked(report: Report, result: CheckResult | None) -> CheckResult:
     return report.check() if result is None else result
 
 
+def _html(report: Report, result: CheckResult | None) -> bytes:
+    # matplotlib and jinja2 load with the first page, not with every analysis.
+    from smdlens.report.html import page
+
+    return page(report, _checked(report, result)).encode()
+
+
+def _figure(kind: str) -> Writer:
+    def write(report: Report, result: CheckResult | None) -> bytes:
+        from smdlens.report.plots.paper import paper_figure
+
+        return paper_figure(report, kind)
+
+    return write
+
+
 Writer = Callable[["Report", "CheckResult | None"], bytes]
 # Listed in the order in which messages name them. Only JSON leaves the check out unless given.
 FORMATS: dict[str, Writer] = {
     ".json": _json,
+    ".html": _html,
     ".md": lambda report, result: markdown(_checked(report, result), report).encode(),
     ".xml": lambda report, result: junit(_checked(report, result)).encode(),
     ".sarif": lambda report, result: sarif(_checked(report, result), report.series.path).encode(),
     ".parquet": lambda report, result: _parquet(report.intervals),
     ".csv": lambda report, result: _csv(report.intervals),
+    ".pdf": _figure("pdf"),
+    ".svg": _figure("svg"),
+    ".png": _figure("png"),
 }
 # What can be written of a run that could not be analysed: that it could not.
 _WITHOUT_REPORT: dict[str, Callable[[CheckResult, str], bytes]] = {

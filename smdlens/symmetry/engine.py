@@ -73,6 +73,7 @@ class Engine:
         self.frozen: frozenset[str] = frozenset()
         self.without_rule: dict[str, int] = {}
         self.detached = 0  # taint that went through a detach
+        self.sliced: set[int] = set()  # variables of values that were taken apart
 
     # -- degrees -------------------------------------------------------------------------------
 
@@ -232,6 +233,13 @@ class Engine:
             if form > ZERO:
                 for variable, _ in self.table.forms[form]:
                     self.normalised.setdefault(variable, self.node)
+
+    def taken_apart(self, value: Value) -> None:
+        """Notes that only some elements of a value go on: parts of a tensor may differ."""
+        for term in value.terms:
+            for form in np.unique(term.degree).tolist():
+                if form > ZERO:
+                    self.sliced.update(variable for variable, _ in self.table.forms[form])
 
     def multiply(self, a: Value, b: Value, shape: Shape) -> Value:
         """Elementwise product of two sums of terms."""

@@ -95,7 +95,10 @@ class Partition:
         return variable
 
     def _forbid(self, variables: IdArray, reason: Reason) -> None:
-        roots = self.roots()[variables]
+        if variables.size < 64:
+            roots = np.unique([self._root(variable) for variable in variables.tolist()])
+        else:
+            roots = np.unique(self.roots()[variables])
         fresh = roots[~self.forbidden[roots]]
         self.forbidden[fresh] = True
         for block in np.unique(self.blocks[fresh]).tolist():

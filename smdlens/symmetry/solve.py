@@ -92,7 +92,7 @@ def solve(graph: ModelGraph, *, frozen: Iterable[str] = (), granularity: bool = 
     channels: dict[int, Channels] = {}
     joint_channels: dict[frozenset[int], Mapping[int, Channels]] = {}
     if granularity:
-        channels = problem.channels(alone & reaching, alone)
+        channels = problem.channels(alone & reaching, engine.sliced - alone)
         joint_channels = problem.joint_channels(joint)
     return Solution(
         parameters=problem.parameters,
@@ -189,16 +189,16 @@ class _Problem:
             )
         return found
 
-    def channels(self, wanted: frozenset[int], alone: frozenset[int]) -> dict[int, Channels]:
+    def channels(self, wanted: frozenset[int], apart: set[int]) -> dict[int, Channels]:
         """Pieces of the tensors that are invariant, and of matrices that may be in part.
 
         Asked along the first axis; what is tied altogether there is asked along the next.
+
+        Args:
+            wanted: Invariant tensors.
+            apart: Others, whose elements go different ways.
         """
-        rest = {
-            at
-            for at, parameter in enumerate(self.parameters)
-            if at not in alone and len(parameter.shape) >= 2
-        }
+        rest = {at for at in apart if len(self.parameters[at].shape) >= 2}
         asked = {at: 0 for at in sorted(wanted | rest)}
         found = self.pieces(asked, {at: at for at in asked})
         for axis in (1, 2, 3):

@@ -11,6 +11,7 @@ import numpy as np
 from smdlens.symmetry.forms import ANY, IdArray
 from smdlens.symmetry.model_graph import Shape
 
+_MOST_LABELS = 4096
 INPUT = 1  # taint bit of what changes from batch to batch; bit p + 1 belongs to parameter p
 
 
@@ -98,6 +99,13 @@ def joined_labels(first: Term, second: Term) -> IdArray | None:
     """Labels of a function of both terms (of one shape)."""
     if first.labels is None or second.labels is None:
         return None
+    if first.labels.size == 1:
+        return second.labels
+    if second.labels.size == 1 or first.labels is second.labels:
+        return first.labels
+    sizes = np.broadcast_shapes(first.labels.shape, second.labels.shape)
+    if math.prod(sizes) > _MOST_LABELS:  # forgetting that two labels agree is always sound
+        return fresh_labels(sizes)
     a, b = np.broadcast_arrays(first.labels, second.labels)
     packed = ((a + 1) << 32) | (b + 1)
     return np.unique(packed, return_inverse=True)[1].reshape(a.shape).astype(np.int64)

@@ -86,9 +86,6 @@ def test_a_cut_between_snapshots_is_found_by_a_clock(tmp_path, at):
         assert abs(decay.step - at) <= 10
         assert decay.step_low <= at <= decay.step_high
         assert decay.step_high - decay.step_low <= 50
-    # Without clock and without anything on a sphere nobody can tell.
-    (cut,) = analyze(folder, exclude=["only.conv*", "fc*"]).hyper.cuts
-    assert (cut.step_low, cut.step_high) == (2000, 2200)
 
 
 def test_a_clock_that_stands_still_is_not_believed(tmp_path):

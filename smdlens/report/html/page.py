@@ -94,4 +94,6 @@ def _template() -> Template:
 
 def _shown(value: Any) -> Any:
     """Control characters and the like become visible before the escaper sees the text."""
-    return for_terminal(value) if isinstance(value, str) and not isinstance(value, Markup) else value
+    return (
+        for_terminal(value) if isinstance(value, str) and not isinstance(value, Markup) else value
+    )

@@ -17,6 +17,9 @@ if TYPE_CHECKING:
     from smdlens.report.build import Report
 
 
+_PLAIN = (State.APPROACHING_FROM_ABOVE, State.APPROACHING_FROM_BELOW)
+
+
 @dataclass(frozen=True, slots=True)
 class TensorRow:
     """One line of the tensor table; `order` numbers sort, texts show."""
@@ -56,9 +59,7 @@ def tensor_rows(report: Report, drawn: dict[str, int]) -> list[TensorRow]:
     return rows + [_row(name, {}, report, drawn) for name in others]
 
 
-def _row(
-    name: str, row: dict[str, Any], report: Report, drawn: dict[str, int]
-) -> TensorRow:
+def _row(name: str, row: dict[str, Any], report: Report, drawn: dict[str, int]) -> TensorRow:
     tensor = report.diagnosis.groups.tensors[name]
     state = State(row["state"]) if row else None
     bound = "severity" in row
@@ -84,7 +85,8 @@ def _row(
         norm_order=_order(row.get("norm")),
         expected_norm=_shown(row.get("expected_norm"), numbers.quantity),
         expected_norm_order=_order(row.get("expected_norm")),
-        reason=row.get("reason") or "",
+        # The words of these two states say what their reason says.
+        reason="" if state in _PLAIN else row.get("reason") or "",
         drawn=drawn.get(name),
     )
 
@@ -157,7 +159,9 @@ def _assumption(name: str, own: list[Assumption]) -> AssumptionRow:
         outcome, verdict = Outcome.WARN, f"broken in {len(broken)} of {len(own)} cases"
     elif held:
         outcome = Outcome.PASS
-        verdict = "holds" if len(held) == len(own) else f"holds where known ({len(held)} of {len(own)})"
+        verdict = (
+            "holds" if len(held) == len(own) else f"holds where known ({len(held)} of {len(own)})"
+        )
     else:
         outcome, verdict = Outcome.INCONCLUSIVE, "not known"
     where = [] if worst.stage is None else [f"stage {worst.stage}"]

@@ -13,7 +13,11 @@ from smdlens.report.plots.data import Array, PlotData
 from smdlens.report.plots.palette import LIGHT
 
 EXPECTED: dict[str, Any] = {"color": LIGHT["expected"], "linestyle": "--", "label": "equilibrium"}
-RELAXED: dict[str, Any] = {"color": LIGHT["relaxed"], "linestyle": "-.", "label": "relaxation predicted"}
+RELAXED: dict[str, Any] = {
+    "color": LIGHT["relaxed"],
+    "linestyle": "-.",
+    "label": "relaxation predicted",
+}
 _ANGLE = "angle per update (rad)"
 
 
@@ -40,9 +44,9 @@ def run_against_theory(data: PlotData) -> Figure:
         over = np.sqrt(data["norm_from"][row] * data["norm_to"][row])
         norms.plot(*data.line(over / data.equilibrium_norms[row]), **line)
     angles.plot([], [], color=LIGHT["measured"], label="measured, one line per tensor")
-    for number, line in enumerate(expected[:8]):
+    for number, values in enumerate(expected[:8]):
         style = EXPECTED if number == 0 else {**EXPECTED, "label": "_"}
-        angles.plot(*_steps_of(data, line), **style)
+        angles.plot(*_steps_of(data, values), **style)
     norms.axhline(1.0, **{**EXPECTED, "label": "_"})
     for axes in (angles, norms):
         log_ticks(axes)

@@ -28,7 +28,7 @@ _SUBDIVISIONS = (
     (0.8, (1.0, 1.5, 2.0, 3.0, 4.0, 5.0, 7.0)),
     (2.5, (1.0, 2.0, 5.0)),
 )
-_STYLE = {
+_STYLE: dict[Any, Any] = {
     "font.family": ["DejaVu Sans"],
     "font.size": 9.0,
     "axes.edgecolor": LIGHT["rule"],
@@ -54,7 +54,9 @@ _STYLE = {
 @contextlib.contextmanager
 def drawing() -> Iterator[None]:
     """Our style, whatever the user's matplotlibrc says."""
-    with mpl.rc_context(), mpl.rc_context({**mpl.rcParamsDefault, **_STYLE}):
+    with mpl.rc_context():
+        mpl.rcdefaults()
+        mpl.rcParams.update(_STYLE)
         yield
 
 

@@ -41,10 +41,10 @@ def clock(decays: tuple[Decay, ...], frame: pl.DataFrame) -> Figure | None:
                 at[own_rows],
                 spread[own_rows],
                 linestyle="none",
-                marker="o" if there else "X",
+                marker="o" if there else "x",
                 markersize=5,
                 color=LIGHT["relaxed" if there else "expected"],
-                markerfacecolor=LIGHT["relaxed"] if there else "none",
+                markeredgewidth=1.6,
                 label=_once(line, name),
             )
     log_ticks(axes, "x")

@@ -24,7 +24,7 @@ def colours(ratio: Array, tolerance: float) -> NDArray[np.float64]:
     """
     with np.errstate(divide="ignore", invalid="ignore"):
         distance = np.abs(np.log(ratio)) / np.log(_FULL)
-    opacity = 0.2 + 0.8 * np.clip(np.nan_to_num(distance, posinf=1.0), 0.0, 1.0)
+    opacity = 0.32 + 0.68 * np.clip(np.nan_to_num(distance, posinf=1.0), 0.0, 1.0)
     cells = np.zeros((*ratio.shape, 4))
     cells[np.abs(ratio - 1.0) <= tolerance] = NEUTRAL
     for where, colour in ((ratio < 1.0 - tolerance, BELOW), (ratio > 1.0 + tolerance, ABOVE)):

@@ -154,6 +154,7 @@ def sliced(value: Value, shape: Shape, axis: int, part: slice | IdArray) -> Valu
 def slice_(call: Call) -> Result:
     """A range of positions along one axis."""
     value = call.value("self")
+    call.engine.taken_apart(value)
     axis = call.integer("dim", 0) % len(value.shape)
     if call.node.op == "narrow":
         start = call.integer("start", 0)
@@ -166,6 +167,7 @@ def slice_(call: Call) -> Result:
 def select(call: Call) -> Result:
     """One position along one axis."""
     value = call.value("self")
+    call.engine.taken_apart(value)
     axis = call.integer("dim", 0) % len(value.shape)
     at = call.integer("index", 0) % value.shape[axis]
     kept = (*value.shape[:axis], 1, *value.shape[axis + 1 :])
@@ -178,6 +180,7 @@ def select(call: Call) -> Result:
 def split(call: Call) -> Result:
     """Consecutive ranges along one axis; their lengths are those of the outputs."""
     value = call.value("self")
+    call.engine.taken_apart(value)
     axis = call.integer("dim", 0) % len(value.shape)
     parts: list[Value] = []
     start = 0
@@ -193,6 +196,7 @@ def split(call: Call) -> Result:
 def unbind(call: Call) -> Result:
     """All positions along one axis, one by one."""
     value = call.value("self")
+    call.engine.taken_apart(value)
     axis = call.integer("dim", 0) % len(value.shape)
     kept = (*value.shape[:axis], 1, *value.shape[axis + 1 :])
     return [
@@ -326,6 +330,7 @@ def stack(call: Call) -> Result:
 def scatter_range(call: Call) -> Result:
     """One value with a range of another in it (an assignment to a slice)."""
     value, source = call.value("self"), call.value("src")
+    call.engine.taken_apart(value)
     axis = call.integer("dim", 0) % len(value.shape)
     length = value.shape[axis]
     if call.node.op == "select_scatter":
