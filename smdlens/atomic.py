@@ -137,14 +137,14 @@ def write_bytes(path: str | os.PathLike[str], content: bytes) -> None:
         file.write(content)
 
 
-def make_folder(path: str | os.PathLike[str]) -> None:
-    """Makes the folder `path` unless it exists.
+def make_folder(path: str | os.PathLike[str], *, parents: bool = False) -> None:
+    """Makes the folder `path` unless it exists, and with `parents` the folders above it.
 
     Raises:
         OutputError: It cannot be made.
     """
     try:
-        Path(path).mkdir(exist_ok=True)
+        Path(path).mkdir(exist_ok=True, parents=parents)
     except OSError as error:
         raise OutputError(
             f"the folder could not be made ({error.strerror})", subject=str(path)

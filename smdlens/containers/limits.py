@@ -30,6 +30,7 @@ class Limits:
         plain_values: Most values kept from one checkpoint besides tensors.
         plain_depth: Deepest nesting kept of them.
         index_files: Most files one index may name.
+        tensor_pieces: Most byte ranges the tensors of one sharded checkpoint may be joined from.
     """
 
     pickle_bytes: int = 256 * MIB
@@ -45,6 +46,7 @@ class Limits:
     plain_values: int = 500_000
     plain_depth: int = 32
     index_files: int = 10_000
+    tensor_pieces: int = 1_000_000
 
 
 DEFAULT_LIMITS = Limits()

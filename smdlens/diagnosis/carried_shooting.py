@@ -56,7 +56,8 @@ def shoot_through(
     )
     missing = ~np.isfinite(lean[:, :-1] + buffer[:, :-1])
     P = np.where(missing, guess.P_over_W * W0, lean[:, :-1])
-    V = np.where(missing, np.maximum(guess.V_over_W * W0, P**2 / W0), buffer[:, :-1])
+    with np.errstate(divide="ignore", invalid="ignore"):
+        V = np.where(missing, np.maximum(guess.V_over_W * W0, P**2 / W0), buffer[:, :-1])
     shot = None
     for _ in range(_PASSES if missing.any() else 1):
         shot = shoot(

@@ -27,7 +27,9 @@ def channel_ratios(part: GroupMeasurement) -> tuple[Array, Array, Array]:
     single = tracks.adjacent
     usable = rates.constant & (rates.lengths > 1)
     result = []
-    whole = _trend_ratio(part, np.log(tracks.at["w2"][:, 1:] / tracks.at["w2"][:, :-1]), usable)
+    with np.errstate(divide="ignore", invalid="ignore"):
+        growth = np.log(tracks.at["w2"][:, 1:] / tracks.at["w2"][:, :-1])
+    whole = _trend_ratio(part, growth, usable)
     for quantile in QUANTILES:
         ratio = empty.copy()
         if law is not None and law.rule is not None and not law.is_l2_adam:

@@ -7,7 +7,9 @@ import math
 import polars as pl
 
 from smdlens.diagnosis.assumptions import audit_assumptions
+from smdlens.diagnosis.buffer_check import contradictions
 from smdlens.diagnosis.clock_check import clock_findings
+from smdlens.diagnosis.contradiction_findings import contradiction_findings
 from smdlens.diagnosis.cut_location import locate_cuts
 from smdlens.diagnosis.decays import decays_of
 from smdlens.diagnosis.findings import find
@@ -62,7 +64,10 @@ def diagnose(
         relaxed_ratios(part.law, part.rates, stages, owner, part.ratios.q) for part in measured
     ]
     intervals = interval_frame(measured, curves, owner, groups)
-    states = stage_states(measured, curves, stages, owner, groups, hyper, series, tolerance)
+    contradicted = contradictions(measured, groups)
+    states = stage_states(
+        measured, curves, stages, owner, groups, hyper, series, contradicted, tolerance
+    )
     decays, decay_tensors = decays_of(measured, stages, owner, groups, hyper, main, tolerance)
     states, intervals, decay_tensors = (
         _in_file_order(frame, tracks.tensors) for frame in (states, intervals, decay_tensors)
@@ -80,7 +85,11 @@ def diagnose(
         hyper=hyper,
         tolerance=tolerance,
     )
-    return find(diagnosis, series, motion, tuple(clock_findings(tracks, hyper, groups)))
+    evidence = (
+        *contradiction_findings(contradicted),
+        *clock_findings(tracks, hyper, groups),
+    )
+    return find(diagnosis, series, motion, evidence)
 
 
 def _in_file_order(frame: pl.DataFrame, tensors: tuple[str, ...]) -> pl.DataFrame:

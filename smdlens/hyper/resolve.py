@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
+from smdlens.errors import InputError
 from smdlens.hyper.groups import resolve_groups
 from smdlens.hyper.optimizer import resolve_optimizer
 from smdlens.hyper.options import DeclaredHyperParameters
@@ -19,6 +20,7 @@ from smdlens.snapshots.records import SnapshotSeries
 from smdlens.vocabulary import OptimizerKind
 
 DEFAULT_EPSILON = 1e-5
+MAX_UPDATES = 20_000_000
 
 
 def resolve_hyper_parameters(
@@ -35,9 +37,11 @@ def resolve_hyper_parameters(
         What is known. Missing values stay None and are named in `notes`.
 
     Raises:
-        InputError: A declared value or schedule file that cannot be used.
+        InputError: A declared value or schedule file that cannot be used, or steps that cannot be
+            iterations.
     """
     declared = declared or DeclaredHyperParameters()
+    _check_length(series)
     settings = read_settings(series)
     optimizer, notes = resolve_optimizer(series, declared, settings)
     groups, group_notes = resolve_groups(series, declared, settings)
@@ -66,6 +70,20 @@ def resolve_hyper_parameters(
         if declared.epsilon
         else "assumed (the frameworks' default)",
     )
+
+
+def _check_length(series: SnapshotSeries) -> None:
+    """Every update has a rate in memory: steps that are no updates must not ask for terabytes."""
+    updates = series.steps[-1] - series.steps[0]
+    if series.axis == "steps" and updates > MAX_UPDATES:
+        raise InputError(
+            "these steps cannot be optimizer iterations",
+            subject=series.path,
+            expected=f"at most {MAX_UPDATES:,} between the first and the last snapshot",
+            found=f"{updates:,} (from {series.snapshots[-1].step_source})",
+            remedy="Rename the files to their iteration (ckpt_5000.pt), or analyse a part of the "
+            "run with --steps FROM:TO.",
+        )
 
 
 def cuts_of(timeline: Timeline) -> tuple[RateCut, ...]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import time
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from threading import local
 
@@ -16,8 +16,10 @@ from numpy.typing import NDArray
 
 from smdlens.errors import NothingToAnalyseError
 from smdlens.hyper.records import HyperParameters
+from smdlens.motion.cache import MeasurementCache
 from smdlens.motion.device import Device, choose_device
 from smdlens.motion.files import FilePool
+from smdlens.motion.known import Known, Part
 from smdlens.motion.leak import leak_sums, norm_values
 from smdlens.motion.plan import Task, batches
 from smdlens.motion.records import PAIR_SCHEMA, SNAPSHOT_SCHEMA, Motion, ReadCost
@@ -27,7 +29,7 @@ from smdlens.motion.statistics import frozen_statistics
 from smdlens.motion.sums import TaskSums, TensorSums, quiet, sums_for
 from smdlens.motion.walk import run_task
 from smdlens.motion.workspace import Workspace
-from smdlens.snapshots.records import SnapshotSeries
+from smdlens.snapshots.records import Snapshot, SnapshotSeries
 from smdlens.symmetry.records import ScaleGroups
 
 Progress = Callable[[int, int], None]
@@ -41,6 +43,7 @@ def measure(
     device: str = "auto",
     workers: int | None = None,
     progress: Progress | None = None,
+    cache: MeasurementCache | None = None,
 ) -> Motion:
     """Measure what moved between neighbouring snapshots.
 
@@ -52,6 +55,7 @@ def measure(
         workers: Threads that read and sum; None for one per available core. The numbers do not
             depend on it.
         progress: Called in this thread with bytes done and bytes in all.
+        cache: Measurements of earlier analyses; new ones are added and saved.
 
     Returns:
         The two motion tables, frozen running variances and the cost.
@@ -74,34 +78,44 @@ def measure(
             remedy="Check --weights, --include and --exclude.",
         )
     stamps = {path: stamp for item in series.snapshots for path, stamp in item.stamps.items()}
+    known = None if cache is None else Known(chosen, series, hyper, target, cache)
+    parts = [Part(each, 0) for each in chosen] if known is None else list(known.missing())
     with FilePool(stamps=stamps) as pool:
         tables = _Tables(series, hyper, pool)
-        for index, sums in _measured(chosen, target, workers, pool, progress):
-            tables.add(chosen[index], sums)
-        frozen = frozen_statistics(series, groups, pool)
+        for index, sums in _measured(parts, target, workers, pool, progress):
+            tables.add(parts[index], sums)
+        frozen = frozen_statistics(series, groups, pool, cache)
         pool.verify()
+    snapshots = _frame(tables.snapshots, SNAPSHOT_SCHEMA)
+    pairs = _frame(tables.pairs, PAIR_SCHEMA)
+    notes = [target.note]
+    if known is not None and cache is not None:
+        snapshots, pairs = known.completed(snapshots, pairs)
+        if known.share > 0:
+            notes.append(f"{known.share:.0%} known from the cache")
+        notes.append(cache.save())
     return Motion(
-        snapshots=_frame(tables.snapshots, SNAPSHOT_SCHEMA),
-        pairs=_frame(tables.pairs, PAIR_SCHEMA),
+        snapshots=snapshots,
+        pairs=pairs,
         frozen_statistics=frozen,
         cost=ReadCost(
             pool.bytes_read,
             time.perf_counter() - started,
             str(target.torch_device),
-            target.note,
+            ", ".join(note for note in notes if note),
         ),
     )
 
 
 def _measured(
-    chosen: tuple[Selected, ...],
+    parts: Sequence[Part],
     device: Device,
     workers: int | None,
     pool: FilePool,
     progress: Progress | None,
 ) -> Iterator[tuple[int, TensorSums]]:
-    """Sums of each tensor in order; at most a few tensors are in memory at once."""
-    plans = [selected.plan for selected in chosen]
+    """Sums of each part in order; at most a few tensors are in memory at once."""
+    plans = [part.selected.plan for part in parts]
     total_bytes = sum(plan.nbytes for plan in plans)
     done_bytes = 0
     jobs = batches(plans, device.block_elements)
@@ -169,21 +183,25 @@ class _Tables:
         self.snapshots: Columns = {name: [] for name in SNAPSHOT_SCHEMA}
         self.pairs: Columns = {name: [] for name in PAIR_SCHEMA}
 
-    def add(self, selected: Selected, sums: TensorSums) -> None:
-        steps = self._series.steps
+    def add(self, part: Part, sums: TensorSums) -> None:
+        selected, first = part.selected, part.first
+        window = slice(first, first + len(sums.w2))
+        steps = self._series.steps[window]
         with quiet():
-            leak = self._leak(selected, sums.w2)
-            for name, values in snapshot_rows(selected, sums, steps).items():
+            leak = self._leak(selected, self._series.snapshots[window], sums.w2)
+            for name, values in snapshot_rows(selected, sums, steps, first).items():
                 self.snapshots[name] += values
-            for name, values in pair_rows(selected, sums, steps, leak).items():
+            for name, values in pair_rows(selected, sums, steps, leak, first).items():
                 self.pairs[name] += values
 
-    def _leak(self, selected: Selected, w2: NDArray[np.float64]) -> NDArray[np.float64] | None:
+    def _leak(
+        self, selected: Selected, snapshots: tuple[Snapshot, ...], w2: NDArray[np.float64]
+    ) -> NDArray[np.float64] | None:
         norm = selected.symmetry.norm
         if norm is None or norm.running_var is None or len(w2) < 2:
             return None
         channels = w2.shape[1]
-        ends = [norm_values(s, norm, channels, self._pool) for s in self._series.snapshots]
+        ends = [norm_values(s, norm, channels, self._pool) for s in snapshots]
         epsilon = self._hyper.epsilon
         return np.array(
             [leak_sums(ends[i], ends[i + 1], w2[i], w2[i + 1], epsilon) for i in range(len(w2) - 1)]

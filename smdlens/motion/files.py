@@ -1,7 +1,8 @@
 """Positional reads from a bounded pool of open files, and proof that none of them changed.
 
-Each file's stamp, noted when its headers were read or else when it is first opened, is compared when
-it is opened and at the end, so a checkpoint that is overwritten meanwhile is never measured half and half.
+Each file's stamp, noted when its headers were read or else when it is first opened, is compared
+when it is opened and at the end, so a checkpoint that is overwritten meanwhile is never measured
+half and half.
 """
 
 from __future__ import annotations

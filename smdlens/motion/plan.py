@@ -7,7 +7,7 @@ How a tensor is cut into tasks depends on its size alone, never on the number of
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import islice
 
 from smdlens.motion.layout import Block, Layout, blocks
@@ -80,6 +80,7 @@ class TensorPlan:
         clock: Whether the sum over the channel axis is wanted.
         snapshots: Where the bytes lie, in order of the snapshots.
         gradients: Per pair of neighbours, the rule that gives g; None where it is not known.
+        gathered: Whether some source has to be gathered as a whole.
     """
 
     name: str
@@ -87,11 +88,7 @@ class TensorPlan:
     clock: bool
     snapshots: tuple[SnapshotSources, ...]
     gradients: tuple[GradientRule | None, ...]
-
-    @property
-    def gathered(self) -> bool:
-        """Whether some source has to be gathered as a whole."""
-        return any(s.strides is not None for f in self.snapshots for s in f.sources())
+    gathered: bool = False
 
     @property
     def nbytes(self) -> int:
@@ -100,6 +97,14 @@ class TensorPlan:
             self.layout.numel * DTYPE_BYTES[source.dtype]
             for snapshot in self.snapshots
             for source in snapshot.sources()
+        )
+
+    def window(self, first: int, last: int) -> TensorPlan:
+        """The same for snapshots first..last, cut into the same blocks."""
+        return replace(
+            self,
+            snapshots=self.snapshots[first : last + 1],
+            gradients=self.gradients[first:last],
         )
 
 

@@ -19,8 +19,17 @@ _ADAM_TO = {"s_wu_to": PairSum.S_WU_TO, "s_u2_to": PairSum.S_U2_TO}
 _ADAM_BOTH = {"s_w2_from": PairSum.S_W2_FROM, "s_w2_to": PairSum.S_W2_TO}
 
 
-def snapshot_rows(selected: Selected, sums: TensorSums, steps: tuple[int, ...]) -> Columns:
-    """Columns of `SNAPSHOT_SCHEMA`, one entry per snapshot."""
+def snapshot_rows(
+    selected: Selected, sums: TensorSums, steps: tuple[int, ...], first: int = 0
+) -> Columns:
+    """Columns of `SNAPSHOT_SCHEMA`, one entry per snapshot.
+
+    Args:
+        selected: The tensor.
+        sums: Its sums.
+        steps: Steps of the snapshots.
+        first: Index of the first of them in the run.
+    """
     sources = selected.plan.snapshots
     momentum = np.array([s.momentum is not None for s in sources])
     adam = np.array([s.adam is not None for s in sources])
@@ -28,7 +37,7 @@ def snapshot_rows(selected: Selected, sums: TensorSums, steps: tuple[int, ...]) 
     values = sums.snapshot.T
     return {
         "tensor": [selected.symmetry.name] * len(sources),
-        "snapshot": list(range(len(sources))),
+        "snapshot": list(range(first, first + len(sources))),
         "step": list(steps),
         "w2": _nullable(w2),
         "round2": _nullable(values[SnapshotSum.ROUND2]),
@@ -43,7 +52,11 @@ def snapshot_rows(selected: Selected, sums: TensorSums, steps: tuple[int, ...]) 
 
 
 def pair_rows(
-    selected: Selected, sums: TensorSums, steps: tuple[int, ...], leak: Float | None
+    selected: Selected,
+    sums: TensorSums,
+    steps: tuple[int, ...],
+    leak: Float | None,
+    first: int = 0,
 ) -> Columns:
     """Columns of `PAIR_SCHEMA`, one entry per pair of neighbours.
 
@@ -52,13 +65,14 @@ def pair_rows(
         sums: Its sums.
         steps: Steps of the snapshots.
         leak: [P, 6] `LEAK_COLUMNS`, None without a normalisation whose variance is stored.
+        first: Index of the first snapshot in the run.
     """
     plan = selected.plan
     pairs = len(plan.snapshots) - 1
     out: Columns = {
         "tensor": [selected.symmetry.name] * pairs,
-        "snapshot_from": list(range(pairs)),
-        "snapshot_to": list(range(1, pairs + 1)),
+        "snapshot_from": list(range(first, first + pairs)),
+        "snapshot_to": list(range(first + 1, first + pairs + 1)),
         "step_from": list(steps[:-1]),
         "step_to": list(steps[1:]),
         "dot": _nullable(sums.chord.dot().sum(1)),

@@ -65,21 +65,23 @@ def _plan(symmetry: TensorSymmetry, series: SnapshotSeries, hyper: HyperParamete
             return Source(ref.extents, ref.dtype, ref.shape, ref.strides or None)
         return Source(ref.extents if rows is None else _cut(ref, rows), ref.dtype)
 
+    sources = tuple(
+        SnapshotSources(
+            source(ref),
+            source(slot[Slot.MOMENTUM]) if Slot.MOMENTUM in slot else None,
+            _adam(series, index, name, slot, hyper, source),
+        )
+        for index, (ref, slot) in enumerate(zip(weights, slots, strict=True))
+    )
     return TensorPlan(
         name=name,
         layout=layout_of(shape, order or row_major, axis),
         clock=symmetry.clock,
-        snapshots=tuple(
-            SnapshotSources(
-                source(ref),
-                source(slot[Slot.MOMENTUM]) if Slot.MOMENTUM in slot else None,
-                _adam(series, index, name, slot, hyper, source),
-            )
-            for index, (ref, slot) in enumerate(zip(weights, slots, strict=True))
-        ),
+        snapshots=sources,
         gradients=tuple(
             gradient_rule(series, pair, name, hyper) for pair in range(len(weights) - 1)
         ),
+        gathered=any(s.strides is not None for each in sources for s in each.sources()),
     )
 
 

@@ -38,33 +38,19 @@ def run_task(task: Task, space: Workspace) -> TaskSums:
 def measure_block(plan: TensorPlan, block: Block, space: Workspace) -> TensorSums:
     """Sums over one block in every snapshot and every pair of neighbours.
 
-    A block with NaN, infinite or extraordinarily large or small values is measured again with care,
-    so the usual block pays nothing for them.
+    A snapshot of NaN, infinite or extraordinarily large or small values is read again with care,
+    so the usual one pays nothing for them, and no snapshot's sums depend on any but its neighbours.
     """
-    sums = _BlockWalk(plan, block, space, careful=False).run()
-    if _is_ordinary(sums, block.high - block.low):
-        return sums
-    return _BlockWalk(plan, block, space, careful=True).run()
-
-
-def _is_ordinary(sums: TensorSums, elements: int) -> bool:
-    w2 = sums.w2.sum(1) / elements
-    low, high = ORDINARY_RMS
-    return (
-        bool(((w2 > low * low) & (w2 < high * high)).all())
-        and bool(np.isfinite(sums.snapshot).all())
-        and bool(np.isfinite(sums.pair).all())
-    )
+    return _BlockWalk(plan, block, space).run()
 
 
 class _BlockWalk:
-    """State of one walk; with `careful`, non-finite weights are counted and left out."""
+    """State of one walk."""
 
-    def __init__(self, plan: TensorPlan, block: Block, space: Workspace, careful: bool) -> None:
+    def __init__(self, plan: TensorPlan, block: Block, space: Workspace) -> None:
         self.plan = plan
         self.block = block
         self.space = space
-        self.careful = careful
         self.spare = space.scratch("spare", block.shape)
         self.difference = space.scratch("difference", block.shape)
         outer, channels, inner = block.shape
@@ -74,7 +60,10 @@ class _BlockWalk:
     def run(self) -> TensorSums:
         before: _State | None = None
         for index, sources in enumerate(self.plan.snapshots):
-            now = self._read(sources, index)
+            now = self._read(sources, index, careful=False)
+            if not self._is_ordinary(index):
+                self.sums.snapshot[index] = 0.0
+                now = self._read(sources, index, careful=True)
             if before is not None:
                 self._chord(before, now, index - 1)
                 self._gradient(before, now, index - 1, self.plan.gradients[index - 1])
@@ -82,15 +71,24 @@ class _BlockWalk:
             before = now
         return self.sums
 
-    def _read(self, sources: SnapshotSources, index: int) -> _State:
-        """Bring one snapshot's block in and take the sums that need no neighbour."""
+    def _is_ordinary(self, index: int) -> bool:
+        mean = float(self.sums.w2[index].sum()) / (self.block.high - self.block.low)
+        low, high = ORDINARY_RMS
+        finite = bool(np.isfinite(self.sums.snapshot[index]).all())
+        return low * low < mean < high * high and finite
+
+    def _read(self, sources: SnapshotSources, index: int, careful: bool) -> _State:
+        """Bring one snapshot's block in and take the sums that need no neighbour.
+
+        With `careful`, non-finite weights are counted and left out.
+        """
         parity, row = index % 2, self.sums.snapshot[index]
         raw = self.space.raw(sources.weights, self.block)
         w = self.space.scratch(f"w{parity}", self.block.shape)
         values = self.space.narrowed(raw)
         w.flat.copy_(values)
         bad = None
-        if self.careful:
+        if careful:
             bad = torch.isfinite(w.flat).logical_not_()
             w.flat.masked_fill_(bad, 0.0)
             row[SnapshotSum.NONFINITE] = int(bad.sum())
@@ -103,32 +101,29 @@ class _BlockWalk:
         if self.sums.clock is not None:
             self.sums.clock[index] = kernels.channel_sum(w)
         if sources.momentum is not None:
-            v = self._finite(self.space.load(sources.momentum, self.block, f"v{parity}"))
+            v = _finite(self.space.load(sources.momentum, self.block, f"v{parity}"), careful)
             state.momentum = v
             row[SnapshotSum.WV] = dot(w, v)
             row[SnapshotSum.V2] = dot(v, v)
         if sources.adam is not None:
-            self._read_adam(sources.adam, state, parity, row)
+            self._read_adam(sources.adam, state, parity, row, careful)
         return state
 
-    def _read_adam(self, adam: AdamSource, state: _State, parity: int, row: Float) -> None:
-        first = self._finite(self.space.load(adam.first, self.block, f"u{parity}"))
-        second = self._finite(self.space.load(adam.second, self.block, f"s{parity}"))
+    def _read_adam(
+        self, adam: AdamSource, state: _State, parity: int, row: Float, careful: bool
+    ) -> None:
+        first = _finite(self.space.load(adam.first, self.block, f"u{parity}"), careful)
+        second = _finite(self.space.load(adam.second, self.block, f"s{parity}"), careful)
         bias = adam.bias1, adam.bias2
         row[SnapshotSum.VHAT] = kernels.adam_direction(first, second, bias, adam.eps)
-        state.direction, state.scale = self._finite(first), self._finite(second)
+        state.direction, state.scale = _finite(first, careful), _finite(second, careful)
         row[SnapshotSum.WU] = dot(state.w, first)
         row[SnapshotSum.U2] = dot(first, first)
 
-    def _finite(self, x: Scratch) -> Scratch:
-        if self.careful:
-            x.flat.nan_to_num_(nan=0.0, posinf=0.0, neginf=0.0)
-        return x
-
     def _chord(self, before: _State, now: _State, pair: int) -> None:
         a, b, a2, b2 = before.w, now.w, before.norm2, now.norm2
-        if before.bad is not None and now.bad is not None and bool((before.bad | now.bad).any()):
-            bad = before.bad | now.bad
+        bad = _either(before.bad, now.bad)
+        if bad is not None:
             a, b = self._without(a, bad), self._without(b, bad)
             a2, b2 = kernels.channel_norm2(a, self.spare), kernels.channel_norm2(b, self.spare)
         ratio = kernels.reference_ratio(a2, b2)
@@ -178,6 +173,18 @@ class _BlockWalk:
                 row[u2] = dot(weighted, end.direction)
         low, high = torch.aminmax(s.flat)
         self.sums.s_range[pair] = float(low), float(high)
+
+
+def _finite(x: Scratch, careful: bool) -> Scratch:
+    if careful:
+        x.flat.nan_to_num_(nan=0.0, posinf=0.0, neginf=0.0)
+    return x
+
+
+def _either(a: torch.Tensor | None, b: torch.Tensor | None) -> torch.Tensor | None:
+    """Elements that do not count at one end or the other; None where all do."""
+    bad = a | b if a is not None and b is not None else a if b is None else b
+    return bad if bad is not None and bool(bad.any()) else None
 
 
 class _State:

@@ -13,6 +13,7 @@ from smdlens.snapshots.candidate import Candidate, is_folder
 from smdlens.snapshots.hf_folder import has_trainer_state, is_unfinished
 from smdlens.snapshots.readers import look, reader_for
 from smdlens.snapshots.records import Skipped
+from smdlens.snapshots.sharded_markers import missing_marker
 from smdlens.snapshots.steps import is_copy_name, natural_key, position_of_name
 from smdlens.vocabulary import SkipReason
 
@@ -164,6 +165,8 @@ def _search(found: Discovery, folder: Path, depth: int, seen: set[str]) -> None:
             _folder(found, candidate, trained_by_trainer=trainer)
         elif _named_unfinished(entry.name):
             found.skip(entry, SkipReason.UNFINISHED, "named as a temporary folder")
+        elif (missing := missing_marker(candidate)) is not None:
+            found.skip(entry, SkipReason.UNFINISHED, missing)
         elif depth > 0:
             _search(found, entry, depth - 1, seen)
     if not whole:

@@ -54,17 +54,29 @@ class HfFolderReader:
         weights = next(name for name in _WEIGHTS if name in candidate.names)
         tensors, files, stamps, ordered = _weights(folder, weights, limits)
         root: dict[str, Any] = {"model": tensors}
-        for name, key in _PARTS.items():
-            if name in candidate.names and key not in root:
-                part = _torch_file(folder / name, limits)
-                root[key] = part.root
-                files.append(folder / name)
-                stamps |= part.stamps
-        if _TRAINER_STATE in candidate.names:
-            path = folder / _TRAINER_STATE
-            root["trainer_state"] = read_json(str(path), limits=limits, allow_nan=True)
-            files.append(path)
+        read_parts(candidate, root, files, stamps, limits)
         return RawCheckpoint(self.name, root, tuple(files), stamps, ordered)
+
+
+def read_parts(
+    candidate: Candidate,
+    root: dict[str, Any],
+    files: list[Path],
+    stamps: dict[str, FileStamp],
+    limits: Limits,
+) -> None:
+    """Add what lies beside the weights to a checkpoint's content, files and stamps."""
+    folder = candidate.path
+    for name, key in _PARTS.items():
+        if name in candidate.names and key not in root:
+            part = _torch_file(folder / name, limits)
+            root[key] = part.root
+            files.append(folder / name)
+            stamps |= part.stamps
+    if _TRAINER_STATE in candidate.names:
+        path = folder / _TRAINER_STATE
+        root["trainer_state"] = read_json(str(path), limits=limits, allow_nan=True)
+        files.append(path)
 
 
 def is_unfinished(candidate: Candidate, trained_by_trainer: bool) -> bool:

@@ -15,6 +15,8 @@ from smdlens.snapshots.candidate import (
     candidate_folder,
     is_folder,
 )
+from smdlens.snapshots.dcp import DcpReader
+from smdlens.snapshots.fsdp_folder import FsdpFolderReader
 from smdlens.snapshots.hf_folder import HfFolderReader
 from smdlens.snapshots.safetensors import SafetensorsReader
 from smdlens.snapshots.torch_legacy import TorchLegacyReader
@@ -26,6 +28,8 @@ READERS: tuple[Reader, ...] = (
     TorchLegacyReader(),
     SafetensorsReader(),
     TorchTarReader(),
+    DcpReader(),
+    FsdpFolderReader(),
     HfFolderReader(),
 )
 

@@ -39,39 +39,54 @@ class TorchZipReader:
     def read(self, candidate: Candidate, limits: Limits) -> RawCheckpoint:
         """Read directory and pickle; storages stay where they are."""
         with reading(candidate.path) as file:
-            entries = read_zip_directory(file, limits)
-            prefix = _prefix(file, entries)
-            _check_byte_order(file, entries.get(f"{prefix}byteorder"))
-            pickled = require_stored(file, entries[f"{prefix}data.pkl"])
-            if pickled.nbytes > limits.pickle_bytes:
-                raise SnapshotUnsafeError(
-                    "the pickle is too long",
-                    subject=file.path,
-                    expected=f"at most {limits.pickle_bytes} bytes",
-                    found=f"{pickled.nbytes} bytes",
-                )
-            data = file.read(pickled.offset, pickled.nbytes)
-            storages = _Storages(file, entries, prefix)
-            try:
-                root, _ = load_pickle(
-                    data,
-                    subject=file.path,
-                    persistent=storages.resolve,
-                    limits=limits,
-                    base=pickled.offset,
-                )
-            except PickleEndsError as error:
-                raise SnapshotCorruptError(
-                    "the pickle inside the archive has no end", subject=file.path
-                ) from error
+            root = read_archive(file, limits)
         return RawCheckpoint(self.name, root, (candidate.path,), {file.path: file.stamp})
+
+
+def read_archive(file: RegularFile, limits: Limits, start: int = 0) -> Any:
+    """The object in one archive.
+
+    Args:
+        file: The archive, or a window on the file that holds it.
+        limits: Bounds.
+        start: Where the window begins in its file, so that storages lie where the file has them.
+    """
+    entries = read_zip_directory(file, limits)
+    prefix = _prefix(file, entries)
+    _check_byte_order(file, entries.get(f"{prefix}byteorder"))
+    pickled = require_stored(file, entries[f"{prefix}data.pkl"])
+    if pickled.nbytes > limits.pickle_bytes:
+        raise SnapshotUnsafeError(
+            "the pickle is too long",
+            subject=file.path,
+            expected=f"at most {limits.pickle_bytes} bytes",
+            found=f"{pickled.nbytes} bytes",
+        )
+    data = file.read(pickled.offset, pickled.nbytes)
+    storages = _Storages(file, entries, prefix, start)
+    try:
+        root, _ = load_pickle(
+            data,
+            subject=file.path,
+            persistent=storages.resolve,
+            limits=limits,
+            base=start + pickled.offset,
+        )
+    except PickleEndsError as error:
+        raise SnapshotCorruptError(
+            "the pickle inside the archive has no end", subject=file.path
+        ) from error
+    return root
 
 
 class _Storages:
     """Turns persistent ids into storages that know where their bytes lie."""
 
-    def __init__(self, file: RegularFile, entries: dict[str, ZipEntry], prefix: str) -> None:
+    def __init__(
+        self, file: RegularFile, entries: dict[str, ZipEntry], prefix: str, start: int
+    ) -> None:
         self._file = file
+        self._start = start
         self._path = file.path
         self._entries = entries
         self._prefix = prefix
@@ -99,7 +114,8 @@ class _Storages:
                 found=f"{entry.nbytes} bytes at offset {entry.offset}",
             )
         storage = Storage(key, kind.dtype, numel)
-        storage.path, storage.offset, storage.nbytes = self._path, entry.offset, entry.nbytes
+        storage.path, storage.nbytes = self._path, entry.nbytes
+        storage.offset = self._start + entry.offset
         return storage
 
 

@@ -3,17 +3,28 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Sequence
+import os
+from collections.abc import Callable, Sequence
 from fnmatch import fnmatchcase
+from typing import Any
 
-from smdlens.errors import NothingToAnalyseError
+from smdlens.errors import GraphError, NothingToAnalyseError
 from smdlens.snapshots.records import SnapshotSeries
 from smdlens.symmetry.from_names import scale_groups_from_names
-from smdlens.symmetry.records import ScaleGroups
+from smdlens.symmetry.records import Evidence, ScaleGroups
+from smdlens.vocabulary import EvidenceKind
 
 
 def find_scale_groups(
-    series: SnapshotSeries, *, include: Sequence[str] = (), exclude: Sequence[str] = ()
+    series: SnapshotSeries,
+    *,
+    include: Sequence[str] = (),
+    exclude: Sequence[str] = (),
+    model: Any = None,
+    inputs: Sequence[object] | None = None,
+    input_fn: str | Callable[[], object] | None = None,
+    graph: str | os.PathLike[str] | None = None,
+    model_optional: bool = False,
 ) -> ScaleGroups:
     """Scale groups of the tensors that every snapshot of the run holds.
 
@@ -21,12 +32,18 @@ def find_scale_groups(
         series: The run; names and shapes of its last snapshot decide.
         include: Globs; when given, only tensors that match one are analysed.
         exclude: Globs of tensors to leave out.
+        model: "PKG.MOD:FACTORY", a factory or a torch module; its code is imported and run.
+        inputs: Shapes or arguments for one call of the model.
+        input_fn: "PKG.MOD:FUNC" or a function that gives (args, kwargs).
+        graph: A .pt2 or .onnx file, read without running anything.
+        model_optional: Go on from names where the graph cannot be had.
 
     Raises:
+        GraphError: The graph cannot be had (unless `model_optional`).
         NothingToAnalyseError: No tensor is left.
     """
     last = series.snapshots[-1].tensors
-    groups = scale_groups_from_names(last)
+    groups = _groups(series, model, inputs, input_fn, graph, model_optional)
     kept = {
         name: symmetry
         for name, symmetry in groups.tensors.items()
@@ -44,3 +61,38 @@ def find_scale_groups(
             remedy="Check --include and --exclude, or choose another weight tree with --weights.",
         )
     return dataclasses.replace(groups, tensors=kept)
+
+
+def _groups(
+    series: SnapshotSeries,
+    model: Any,
+    inputs: Sequence[object] | None,
+    input_fn: str | Callable[[], object] | None,
+    graph: str | os.PathLike[str] | None,
+    optional: bool,
+) -> ScaleGroups:
+    by_name = scale_groups_from_names
+    if model is None and graph is None:
+        return by_name(series.snapshots[-1].tensors)
+    from smdlens.symmetry.from_graph import scale_groups_from_graph
+    from smdlens.symmetry.loading import graph_of, load_graph, load_inputs
+
+    try:
+        if graph is not None:
+            found = load_graph(graph)
+        else:
+            args, kwargs = load_inputs(inputs, input_fn)
+            found = graph_of(model, args, kwargs)
+        return scale_groups_from_graph(series, found)
+    except GraphError as error:
+        if not optional:
+            raise
+        note = Evidence(EvidenceKind.NAMES, f"no graph: {error.message}")
+        groups = by_name(series.snapshots[-1].tensors)
+        return dataclasses.replace(
+            groups,
+            tensors={
+                name: dataclasses.replace(s, evidence=(*s.evidence, note))
+                for name, s in groups.tensors.items()
+            },
+        )

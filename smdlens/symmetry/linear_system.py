@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from fractions import Fraction
 
 from smdlens.symmetry.engine import Reason
-from smdlens.symmetry.forms import Coefficient, FormTable, IdArray
+from smdlens.symmetry.forms import Coefficient, Form, FormTable, IdArray
 
 Row = dict[int, Coefficient]
 
@@ -34,12 +34,13 @@ class LinearSystem:
         """The forms themselves: nothing is substituted before all constraints are known."""
         return forms
 
-    def blocking(self) -> dict[int, Reason]:
+    def blocking(self) -> dict[int, tuple[Reason, Form]]:
         """Variable -> the first constraint that its exponent alone would break."""
-        found: dict[int, Reason] = {}
+        found: dict[int, tuple[Reason, Form]] = {}
         for form, reason in self.reasons.items():
-            for variable, _ in self.table.forms[form]:
-                found.setdefault(variable, reason)
+            terms = self.table.forms[form]
+            for variable, _ in terms:
+                found.setdefault(variable, (reason, terms))
         return found
 
     def null_space(self, order: Sequence[int]) -> list[Row]:

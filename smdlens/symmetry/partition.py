@@ -47,9 +47,7 @@ class Partition:
         count = self.table.variables
         simple = (a <= count) & (b <= count)
         for x, y in zip(a[~simple].tolist(), b[~simple].tolist(), strict=True):
-            form = self.table.minus(x, y)
-            if form > 0:
-                self.vanish(np.array([form]), reason)
+            self._agree_composite(x, y, reason)
         a, b = a[simple], b[simple]
         zero = (a == 0) | (b == 0)
         alone = np.maximum(a, b)[zero] - 1
@@ -61,6 +59,17 @@ class Partition:
             self._forbid(np.concatenate([a[apart], b[apart]]), reason)
         for x, y in zip(a[~apart].tolist(), b[~apart].tolist(), strict=True):
             self._tie(x, y, reason)
+
+    def _agree_composite(self, x: int, y: int, reason: Reason) -> None:
+        left, right = self.table.forms[x], self.table.forms[y]
+        if len(left) == len(right) == 1 and left[0][1] == right[0][1]:  # squares of two channels
+            first, second = left[0][0], right[0][0]
+            if self.blocks[first] == self.blocks[second]:
+                self._tie(first, second, reason)
+                return
+        form = self.table.minus(x, y)
+        if form > 0:
+            self.vanish(np.array([form]), reason)
 
     def settled(self, forms: IdArray) -> IdArray:
         """Forms with forbidden channels at zero and tied channels under one name."""

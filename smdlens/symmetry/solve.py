@@ -9,11 +9,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from smdlens.symmetry.engine import Engine, Reason
-from smdlens.symmetry.forms import FormTable, IdArray
+from smdlens.symmetry.forms import Form, FormTable, IdArray
 from smdlens.symmetry.joint import joint_sets
 from smdlens.symmetry.linear_system import LinearSystem, Row
 from smdlens.symmetry.model_graph import ModelGraph, Node, Parameter, live_nodes, references
 from smdlens.symmetry.partition import Partition
+from smdlens.symmetry.prune import pruned
 from smdlens.symmetry.run import carry
 
 
@@ -45,6 +46,7 @@ class Solution:
         reaching: Parameters whose value reaches an output.
         used: Parameters that any live operator reads.
         blocking: First constraint that scaling a parameter alone would break.
+        blocking_forms: The form that this constraint wants to vanish.
         normaliser: First normalisation that takes a parameter's scale away.
         channels: Pieces of the tensors that were asked for.
         joint: Sets that live on a sphere together, smallest first.
@@ -60,6 +62,7 @@ class Solution:
     reaching: frozenset[int]
     used: frozenset[int]
     blocking: Mapping[int, Reason]
+    blocking_forms: Mapping[int, Form]
     normaliser: Mapping[int, Node]
     channels: Mapping[int, Channels]
     joint: tuple[frozenset[int], ...]
@@ -86,7 +89,7 @@ def solve(graph: ModelGraph, *, frozen: Iterable[str] = (), granularity: bool = 
     basis = system.null_space(order)
     reaching = frozenset(at for at in range(count) if taint >> (at + 1) & 1)
     used_names = {
-        name for node in problem.nodes for a in node.arguments.values() for name in references(a)
+        name for node in live_nodes(graph) for a in node.arguments.values() for name in references(a)
     } | set(graph.outputs)
     joint = tuple(joint_sets(basis))
     channels: dict[int, Channels] = {}
@@ -100,7 +103,8 @@ def solve(graph: ModelGraph, *, frozen: Iterable[str] = (), granularity: bool = 
         alone=alone,
         reaching=reaching,
         used=frozenset(at for at, name in enumerate(problem.names) if name in used_names),
-        blocking=blocking,
+        blocking={at: reason for at, (reason, _) in blocking.items()},
+        blocking_forms={at: form for at, (_, form) in blocking.items()},
         normaliser=engine.normalised,
         channels=channels,
         joint=joint,
@@ -115,6 +119,7 @@ class _Problem:
     """One graph, asked several questions."""
 
     def __init__(self, graph: ModelGraph, frozen: frozenset[str]) -> None:
+        graph = pruned(graph)
         self.graph = graph
         self.nodes = live_nodes(graph)
         # Tied parameters share a variable: several leaves, one name.

@@ -42,7 +42,7 @@ def module_of(path):
 
 
 def imports(tree, *, inside_functions=True):
-    """(imported module, line) pairs; `from x import y` counts as x and, if a module, x.y."""
+    """(imported module, line) pairs; `from x import y` is x.y where that is a module of ours."""
     for node, deep in walk(tree):
         if deep and not inside_functions:
             continue
@@ -50,11 +50,10 @@ def imports(tree, *, inside_functions=True):
             yield from ((alias.name, node.lineno) for alias in node.names)
         elif isinstance(node, ast.ImportFrom) and node.module is not None:
             assert node.level == 0, "imports are absolute"
-            yield node.module, node.lineno
             for alias in node.names:
                 dotted = f"{node.module}.{alias.name}"
-                if (ROOT / dotted.replace(".", "/")).with_suffix(".py").exists():
-                    yield dotted, node.lineno
+                is_module = (ROOT / dotted.replace(".", "/")).with_suffix(".py").exists()
+                yield dotted if is_module else node.module, node.lineno
 
 
 def walk(tree, deep=False):
@@ -172,7 +171,8 @@ def test_only_report_and_cli_print(trees):
 
 
 _WRITES = {"write_text", "write_bytes", "touch", "mkdir", "makedirs", "rename", "replace_file",
-           "unlink", "rmdir", "rmtree", "symlink_to", "hardlink_to", "chmod", "truncate"}  # fmt: skip
+           "unlink", "rmdir", "rmtree", "symlink_to", "hardlink_to", "chmod",
+           "truncate"}  # fmt: skip
 
 
 def writes(function, node):
@@ -186,9 +186,9 @@ def writes(function, node):
             text = ast.unparse(mode)
             if any(flag in text for flag in ("O_WRONLY", "O_RDWR", "O_CREAT", "O_TRUNC")):
                 return "devnull" not in ast.unparse(node)
-            if isinstance(mode, ast.Constant) and isinstance(mode.value, str):
-                if set(mode.value) <= set("rwxabt+U") and set(mode.value) & set("wxa+"):
-                    return True
+            letters = set(mode.value) if isinstance(getattr(mode, "value", None), str) else set()
+            if letters <= set("rwxabt+U") and letters & set("wxa+"):
+                return True
         return False
     if function in ("os.rename", "os.replace", "os.remove", "os.unlink", "os.mkdir",
                     "os.makedirs", "os.rmdir", "os.truncate", "shutil.rmtree", "shutil.move",
@@ -269,10 +269,7 @@ def test_every_module_says_what_it_is_for(trees):
 def test_no_leftovers():
     marks = ("TODO", "FIXME", "XXX", "HACK", "breakpoint()")
     wrong = [
-        f"{name_of(path)}: {mark}"
-        for path in FILES
-        for mark in marks
-        if mark in path.read_text()
+        f"{name_of(path)}: {mark}" for path in FILES for mark in marks if mark in path.read_text()
     ]
     assert wrong == []
 

@@ -2,10 +2,12 @@
 
 import json
 import shutil
+from dataclasses import dataclass
 
 import pytest
 import torch
-from cli_helpers import smdlens
+
+from smdlens.cli.app import _run
 
 
 def network(width=8):
@@ -62,36 +64,51 @@ def analysed(done):
     return json.loads(done.stdout)
 
 
-def run(folder, *options):
-    return smdlens("analyze", folder, "--json", "--no-progress", *options)
+@dataclass
+class Done:
+    returncode: int
+    stdout: str
+    stderr: str
 
 
-def test_a_path_that_does_not_exist(tmp_path):
+@pytest.fixture
+def run(capsys):
+    """The command line without a process of its own; a warning would be an error here."""
+
+    def runs(folder, *options, form="--json"):
+        arguments = ["analyze", folder, "--no-progress", form, *options]
+        code = _run([str(a) for a in arguments if a])
+        return Done(code, *capsys.readouterr())
+
+    return runs
+
+
+def test_a_path_that_does_not_exist(run, tmp_path):
     refused(run(tmp_path / "nowhere"), 3, "no such file or folder", "nowhere")
 
 
-def test_an_empty_folder(tmp_path):
+def test_an_empty_folder(run, tmp_path):
     refused(run(tmp_path), 3, "too few checkpoints", "at least 2", "0 usable")
 
 
-def test_a_folder_of_other_files(tmp_path):
+def test_a_folder_of_other_files(run, tmp_path):
     (tmp_path / "notes.txt").write_text("hello")
     (tmp_path / "ckpt_1.pt").write_text("this is not a checkpoint, however it is called " * 9)
     refused(run(tmp_path), 3, "0 usable", "not_a_checkpoint")
 
 
-def test_one_snapshot_names_the_trainers_options(good, tmp_path):
+def test_one_snapshot_names_the_trainers_options(run, good, tmp_path):
     shutil.copy(good / "ckpt_300.pt", tmp_path)
     done = run(tmp_path)
     refused(done, 3, "save_top_k", "save_total_limit", "--checkpoint-hist")
 
 
-def test_steps_that_leave_one_snapshot(good):
+def test_steps_that_leave_one_snapshot(run, good):
     refused(run(good, "--steps", "40:60"), 3, "Widen --steps")
 
 
 @pytest.mark.parametrize("kept", [0, 3, 40, 0.1, 0.5, 0.999])
-def test_a_truncated_snapshot_is_listed_and_the_rest_analysed(good, tmp_path, kept):
+def test_a_truncated_snapshot_is_listed_and_the_rest_analysed(run, good, tmp_path, kept):
     folder = copy_of(good, tmp_path)
     whole = (folder / "ckpt_100.pt").read_bytes()
     size = kept if isinstance(kept, int) else int(len(whole) * kept)
@@ -104,14 +121,14 @@ def test_a_truncated_snapshot_is_listed_and_the_rest_analysed(good, tmp_path, ke
     assert len(data["intervals"]) > 0
 
 
-def test_all_truncated(good, tmp_path):
+def test_all_truncated(run, good, tmp_path):
     folder = copy_of(good, tmp_path)
     for path in folder.iterdir():
         path.write_bytes(path.read_bytes()[:1000])
     refused(run(folder), 3, "0 usable")
 
 
-def test_a_flipped_byte_in_a_header_is_no_traceback(good, tmp_path):
+def test_a_flipped_byte_in_a_header_is_no_traceback(run, good, tmp_path):
     folder = copy_of(good, tmp_path)
     content = bytearray((folder / "ckpt_150.pt").read_bytes())
     content[-30] ^= 0xFF
@@ -119,7 +136,7 @@ def test_a_flipped_byte_in_a_header_is_no_traceback(good, tmp_path):
     analysed(run(folder))
 
 
-def test_a_tensor_that_changes_its_shape(tmp_path):
+def test_a_tensor_that_changes_its_shape(run, tmp_path):
     """Another network's checkpoints in the same folder: the longer half is kept, and it is said."""
 
     def wider(weights, step):
@@ -131,7 +148,7 @@ def test_a_tensor_that_changes_its_shape(tmp_path):
     assert any(f["rule"] == "SMD021" for f in data["findings"])
 
 
-def test_a_tensor_that_appears_half_way(tmp_path):
+def test_a_tensor_that_appears_half_way(run, tmp_path):
     """A head added for fine-tuning: what all snapshots share is analysed, and it is said."""
 
     def with_head(weights, step):
@@ -145,7 +162,7 @@ def test_a_tensor_that_appears_half_way(tmp_path):
     assert "head.weight" not in {i["tensor"] for i in data["intervals"] if i["step_from"] < 100}
 
 
-def test_nan_weights_are_told_and_the_rest_judged(tmp_path):
+def test_nan_weights_are_told_and_the_rest_judged(run, tmp_path):
     def broken(weights, step):
         if step < 200:
             return weights
@@ -160,7 +177,7 @@ def test_nan_weights_are_told_and_the_rest_judged(tmp_path):
     assert states["0.weight"] == "diverging" and states["2.weight"] != "diverging"
 
 
-def test_missing_hyper_parameters_name_the_options(tmp_path):
+def test_missing_hyper_parameters_name_the_options(run, tmp_path):
     folder = train(tmp_path / "run", state=False)
     data = analysed(run(folder))
     remedies = " ".join(f["remedy"] or "" for f in data["findings"])
@@ -173,18 +190,18 @@ def test_missing_hyper_parameters_name_the_options(tmp_path):
     assert all(i["ratio"] is not None for i in analysed(given)["intervals"])
 
 
-def test_a_network_without_normalisation_says_so(tmp_path):
+def test_a_network_without_normalisation_says_so(run, tmp_path):
     net = torch.nn.Sequential(torch.nn.Conv2d(3, 8, 3), torch.nn.Tanh(), torch.nn.Conv2d(8, 4, 3))
     folder = train(tmp_path / "run", net=net)
     data = analysed(run(folder))
     assert "does not bind" in data["summary"]["headline"]
     assert {t["role"] for t in data["tensors"]} == {"not_scale_invariant"}
     assert len(data["intervals"]) == 12
-    shown = smdlens("analyze", folder)
+    shown = run(folder, form="")
     assert shown.returncode == 0 and "does not bind" in shown.stdout
 
 
-def test_everything_frozen(tmp_path):
+def test_everything_frozen(run, tmp_path):
     def same(weights, step):
         return {k: torch.ones_like(v) * (2 if k.endswith("var") else 1) for k, v in weights.items()}
 
@@ -196,28 +213,28 @@ def test_everything_frozen(tmp_path):
     ("text", "says"),
     [("step,lr\n0,fast\n", "line 2"), ("epoch,lr\n0,0.1\n", "step,lr"), ("", "empty")],
 )
-def test_a_schedule_that_cannot_be_used_is_a_usage_error(good, tmp_path, text, says):
+def test_a_schedule_that_cannot_be_used_is_a_usage_error(run, good, tmp_path, text, says):
     (tmp_path / "lr.csv").write_text(text)
     refused(run(good, "--schedule", tmp_path / "lr.csv"), 2, says)
 
 
-def test_a_weight_tree_that_is_not_there(good):
+def test_a_weight_tree_that_is_not_there(run, good):
     refused(run(good, "--weights", "ema.module"), 2, "ema.module", "model")
 
 
-def test_two_sequences_in_one_folder_ask_for_one(good, tmp_path):
+def test_two_sequences_in_one_folder_ask_for_one(run, good, tmp_path):
     shutil.copytree(good, tmp_path / "runs" / "a")
     shutil.copytree(good, tmp_path / "runs" / "b")
     refused(run(tmp_path / "runs"), 2, "a", "b")
 
 
-def test_only_integer_tensors(tmp_path):
+def test_only_integer_tensors(run, tmp_path):
     for step in (1, 2, 3):
         torch.save({"model": {"ids": torch.arange(9)}, "step": step}, tmp_path / f"ckpt_{step}.pt")
     refused(run(tmp_path), 3)
 
 
-def test_steps_far_apart_do_not_exhaust_memory(good, tmp_path):
+def test_steps_far_apart_do_not_exhaust_memory(run, good, tmp_path):
     """Steps may count samples or be time stamps; two files must not ask for 100 GB of rates."""
     for at, step in (("ckpt_250.pt", 0), ("ckpt_300.pt", 10**14)):
         content = torch.load(good / at, weights_only=True)

@@ -4,9 +4,20 @@ import math
 
 import numpy as np
 import pytest
-from diagnosis_helpers import CHANNELS, Part, Rule, analyze, intervals, simulate, stage_row, states, stepwise, write
-from mpmath import mp, mpf
 import torch
+from diagnosis_helpers import (
+    CHANNELS,
+    Part,
+    Rule,
+    analyze,
+    intervals,
+    simulate,
+    stage_row,
+    states,
+    stepwise,
+    write,
+)
+from mpmath import mp, mpf
 
 RATE, DECAY, MOMENTUM = 0.1, 2e-3, 0.9
 GAP, TOTAL = 200, 3600
@@ -205,9 +216,7 @@ def test_an_increase_of_the_rate_is_a_jump_with_a_factor_below_one(tmp_path):
 def test_a_stage_without_two_snapshots_is_undetermined(tmp_path):
     rate = stepwise((0, RATE), (1010, RATE / 2), (1090, RATE / 4))
     run = simulate(Rule(), rate, DECAY, {"a": Part()}, total=2200, gap=GAP, seed=8)
-    (tmp_path / "lr.csv").write_text(
-        f"step,lr\n0,{RATE}\n1010,{RATE / 2}\n1090,{RATE / 4}\n"
-    )
+    (tmp_path / "lr.csv").write_text(f"step,lr\n0,{RATE}\n1010,{RATE / 2}\n1090,{RATE / 4}\n")
     report = analyze(write(run, tmp_path / "run"), schedule=tmp_path / "lr.csv")
     row = stage_row(report, "a", 2)
     assert row["state"] == "undetermined" and "save more often" in row["reason"]

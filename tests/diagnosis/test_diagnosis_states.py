@@ -6,7 +6,17 @@ import numpy as np
 import polars as pl
 import pytest
 import torch
-from diagnosis_helpers import Part, Rule, analyze, intervals, simulate, stage_row, states, stepwise, write
+from diagnosis_helpers import (
+    Part,
+    Rule,
+    analyze,
+    intervals,
+    simulate,
+    stage_row,
+    states,
+    stepwise,
+    write,
+)
 
 from smdlens.diagnosis.records import STAGE_TENSOR_SCHEMA
 from smdlens.vocabulary import State
@@ -90,9 +100,10 @@ def test_the_ratio_of_the_settled_tensor_is_the_simulated_one(constant):
 def test_the_leaving_tensor_left_after_it_had_arrived(constant):
     run, report, _ = constant
     row = stage_row(report, "leaving", 1)
-    true = run.rms_angle("leaving") / intervals(report, "leaving").get_column(
-        "expected_one_step_angle_rad"
-    ).to_numpy()
+    true = (
+        run.rms_angle("leaving")
+        / intervals(report, "leaving").get_column("expected_one_step_angle_rad").to_numpy()
+    )
     assert (abs(true[8:12] - 1) < 0.05).all() and (true[20:] < 0.88).all()
     assert row["ratio_high"] < 0.9 and row["reached_step"] is not None
 

@@ -195,7 +195,8 @@ def test_hostile_shapes_do_not_raise():
         name: TensorRef(name, shape, "float32", (Extent("x", 0, 1),))
         for name, shape in (
             ("weight", (0, 3)), ("running_mean", (0,)), ("running_var", (0,)), ("", (2,)),
-            ("..weight", (2, 2)), ("a.weight", ()), ("a.running_var", (3,)), ("q_norm.weight", (0,)),
+            ("..weight", (2, 2)), ("a.weight", ()), ("a.running_var", (3,)),
+            ("q_norm.weight", (0,)),
             ("q_proj.weight", (4, 4)), ("m.weight_g", ()), ("m.weight_v", (3, 3)),
         )
     }  # fmt: skip

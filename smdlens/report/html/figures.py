@@ -50,8 +50,7 @@ def draw(report: Report, data: PlotData, worst: list[str]) -> Figures:
                 against_theory.run_against_theory(data),
                 "run",
                 "Angle per update and norm of all scale-invariant tensors against theory",
-                "Every tensor is a line; the dashed line is equilibrium. "
-                + _stages_in_words(report.summary.stages),
+                "The dashed line is equilibrium. " + _stages_in_words(report.summary.stages),
             ),
             clock=_svg(
                 clock.clock(report.diagnosis.decays, decays),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from typing import Any
 
 import numpy as np
@@ -19,6 +20,7 @@ RELAXED: dict[str, Any] = {
     "label": "relaxation predicted",
 }
 _ANGLE = "angle per update (rad)"
+_MOST_LINES = 60
 
 
 def _steps_of(data: PlotData, values: Array) -> tuple[Array, Array]:
@@ -31,19 +33,19 @@ def _steps_of(data: PlotData, values: Array) -> tuple[Array, Array]:
 
 
 def run_against_theory(data: PlotData) -> Figure:
-    """All scale-invariant tensors: their angle per update, and their norm over equilibrium's."""
+    """All scale-invariant tensors: their angle per update, and their norm over equilibrium's.
+
+    A line per tensor as long as lines can be told apart, else quantiles over tensors.
+    """
     fig, (angles, norms) = figure(5.6, rows=2, sharex=True)
     bound = np.flatnonzero(data.invariant)
-    faint = float(np.clip(6.0 / max(len(bound), 1), 0.12, 0.6))
-    for axes in (angles, norms):
+    middle = np.sqrt(data["norm_from"][bound] * data["norm_to"][bound])
+    over = middle / data.equilibrium_norms[bound]
+    draw = _lines if len(bound) <= _MOST_LINES else _quantiles
+    for axes, values in ((angles, data["one_step_angle_rad"][bound]), (norms, over)):
         time_axis(axes, data)
+        draw(axes, data, values)
     expected = np.unique(data["expected_one_step_angle_rad"][bound], axis=0)
-    for row in bound:
-        line: dict[str, Any] = {"color": LIGHT["measured"], "alpha": faint, "linewidth": 0.9}
-        angles.plot(*data.line(data["one_step_angle_rad"][row]), **line)
-        over = np.sqrt(data["norm_from"][row] * data["norm_to"][row])
-        norms.plot(*data.line(over / data.equilibrium_norms[row]), **line)
-    angles.plot([], [], color=LIGHT["measured"], label="measured, one line per tensor")
     for number, values in enumerate(expected[:8]):
         style = EXPECTED if number == 0 else {**EXPECTED, "label": "_"}
         angles.plot(*_steps_of(data, values), **style)
@@ -55,6 +57,32 @@ def run_against_theory(data: PlotData) -> Figure:
     norms.set_xlabel(data.axis)
     legend_above(angles)
     return fig
+
+
+def _lines(axes: Axes, data: PlotData, values: Array) -> None:
+    faint = float(np.clip(6.0 / max(len(values), 1), 0.15, 0.6))
+    for row in values:
+        axes.plot(*data.line(row), color=LIGHT["measured"], alpha=faint, linewidth=0.9)
+    axes.plot([], [], color=LIGHT["measured"], label="measured, one line per tensor")
+
+
+def _quantiles(axes: Axes, data: PlotData, values: Array) -> None:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", RuntimeWarning)  # intervals where no tensor has a value
+        lowest, low, middle, high, highest = np.nanquantile(values, (0, 0.1, 0.5, 0.9, 1), axis=0)
+    for below, above, alpha, name in (
+        (lowest, highest, 0.18, "all tensors"),
+        (low, high, 0.35, "80% of tensors"),
+    ):
+        axes.fill_between(
+            *data.line(below),
+            data.line(above)[1],
+            color=LIGHT["spread"],
+            alpha=alpha,
+            linewidth=0,
+            label=name,
+        )
+    axes.plot(*data.line(middle), color=LIGHT["measured"], label="median, measured")
 
 
 def tensor_against_theory(data: PlotData, tensor: str) -> Figure:
@@ -89,10 +117,11 @@ def _angle(axes: Axes, data: PlotData, row: int) -> None:
         label="90% of channels",
     )
     angle = data["one_step_angle_rad"][row]
-    axes.vlines(
-        data.middles,
-        data["one_step_low"][row],
-        data["one_step_high"][row],
+    low, high = data["one_step_low"][row], data["one_step_high"][row]
+    gap = np.full(len(angle), np.nan)
+    axes.plot(
+        np.repeat(data.middles, 3),
+        np.stack([low, high, gap], axis=1).ravel(),
         color=LIGHT["measured"],
         linewidth=0.9,
     )

@@ -134,9 +134,16 @@ def inline_svg(fig: Figure, key: str, title: str, description: str) -> str:
                    r'Line|legend|Quad|axvspan)[^"]*"', "", inner)  # fmt: skip
     inner = re.sub(r'(id="|url\(#|xlink:href="#)', rf"\g<1>{key}-", inner)
     inner = inner.replace("xlink:href=", "href=")
+    inner = re.sub(r' d="([^"]*)"', lambda found: f' d="{_shorter(found[1])}"', inner)
     inner = re.sub(r"\s*\n\s*", "\n", inner)
     return (
         f'<svg class="figure" role="img" aria-labelledby="{key}-t {key}-d" viewBox="{view}">'
         f'<title id="{key}-t">{for_html(title)}</title>'
         f'<desc id="{key}-d">{for_html(description)}</desc>{inner}</svg>'
     )
+
+
+def _shorter(path: str) -> str:
+    """A path in tenths of a point: nothing on a page is finer."""
+    rounded = re.sub(r"-?\d+\.\d+", lambda n: f"{float(n[0]):.1f}".removesuffix(".0"), path)
+    return re.sub(r"\s*([A-Za-z])\s*", r"\1", rounded).replace("\n", " ")

@@ -7,7 +7,6 @@ from functools import cached_property
 from typing import TYPE_CHECKING
 
 import numpy as np
-import polars as pl
 from numpy.typing import NDArray
 
 from smdlens.report.summary import invariant_names
@@ -106,7 +105,7 @@ def plot_data(report: Report) -> PlotData:
     frame, steps = report.diagnosis.intervals, np.array(report.series.steps, dtype=np.int64)
     tensors = tuple(frame["tensor"].unique(maintain_order=True).to_list())
     rows = {name: row for row, name in enumerate(tensors)}
-    row = frame["tensor"].replace_strict(rows, return_dtype=pl.Int64).to_numpy()
+    row = np.array([rows[name] for name in frame["tensor"]], dtype=np.int64)
     column = np.searchsorted(steps, frame["step_to"].to_numpy()) - 1
     values = {}
     for name in _COLUMNS:

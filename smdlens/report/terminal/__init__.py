@@ -6,7 +6,6 @@ from typing import TYPE_CHECKING
 
 from rich.console import Console
 
-from smdlens.report.terminal import findings, header, stages, tensors, unbound
 from smdlens.report.terminal.pen import Pen
 
 if TYPE_CHECKING:
@@ -15,6 +14,9 @@ if TYPE_CHECKING:
 
 def render(report: Report, console: Console, *, quiet: bool = False, verbose: bool = False) -> None:
     """Prints `report`: with `quiet` the verdict only, with `verbose` every tensor and finding."""
+    # Other commands write with the same pen and need none of what a report needs.
+    from smdlens.report.terminal import findings, header, stages, tensors, unbound
+
     pen = Pen(console, verbose=verbose)
     if quiet:
         header.show_verdict(report, pen)

@@ -121,7 +121,9 @@ def _group(group: GroupRecord) -> str:
     values = [
         f"{key.replace('_', ' ')} {_value(value)}"
         for key in _RATES
-        if (value := group.values.get(key)) is not None and value is not False
+        if (value := group.values.get(key)) is not None
+        and value is not False
+        and (value or key != "dampening")
     ]
     names = "" if group.names is not None else ", which ones is not known"
     return f"group {group.index}: {', '.join([*values, f'{group.count} tensors'])}{names}"

@@ -1,0 +1,61 @@
+"""Contradictions between weights and momentum, in words."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+
+from smdlens.diagnosis.buffer_check import Contradiction, Mismatch
+from smdlens.diagnosis.records import Finding
+from smdlens.vocabulary import Outcome
+
+# Why a state is not given where weights and momentum contradict each other.
+REASONS: Mapping[Mismatch, str] = {
+    Mismatch.AVERAGED: "the weights look like an averaged (EMA/SWA) copy: analyse the raw ones",
+    Mismatch.NO_DECAY_ACTS: "its weight decay does not act: give the decay that really ran",
+    Mismatch.OTHER_RATE: "its learning rate is not the recorded one: give the one that ran",
+    Mismatch.RADIAL_MOMENTUM: "its momentum has a radial part: is it really scale-invariant?",
+}
+
+
+def contradiction_findings(found: tuple[Contradiction, ...]) -> Iterator[Finding]:
+    """One finding per tensor, or one for a run whose weights are averaged."""
+    averaged = [item for item in found if item.kind is Mismatch.AVERAGED]
+    if averaged:
+        yield Finding(
+            "SMD040",
+            Outcome.WARN,
+            "weights",
+            f"the momentum of most of the {len(averaged)} scale-invariant tensors leans outwards "
+            "along them, which the weights it acted on cannot show: these look like an averaged "
+            "(EMA/SWA) copy",
+            "Choose the raw weights with --weights KEY, or save them beside the optimizer.",
+        )
+        return
+    for item in found:
+        if item.kind is Mismatch.NO_DECAY_ACTS:
+            yield Finding(
+                "SMD041",
+                Outcome.WARN,
+                item.tensor,
+                f"no weight decay acts on it from step {item.step} on, though one is recorded "
+                "(its momentum lacks exactly that part)",
+                "Check which parameter group it is in.",
+            )
+        elif item.kind is Mismatch.OTHER_RATE:
+            yield Finding(
+                "SMD042",
+                Outcome.WARN,
+                item.tensor,
+                f"its norm moves as if the learning rate were {item.value:.2g} times the recorded "
+                "one: momentum and norms find different unit gradients",
+                "Check for a learning-rate multiplier on this layer.",
+            )
+        else:
+            yield Finding(
+                "SMD043",
+                Outcome.WARN,
+                item.tensor,
+                f"its momentum has a radial part (kappa {item.value:+.2f} of the weight decay), "
+                "which a scale-invariant tensor cannot have",
+                "Check that these checkpoints and the model belong together.",
+            )

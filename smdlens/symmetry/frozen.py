@@ -1,0 +1,42 @@
+"""Batch norms whose running statistics never move were frozen: constants, not norms."""
+
+from __future__ import annotations
+
+from smdlens.containers.files import reading
+from smdlens.snapshots.records import Snapshot, SnapshotSeries, TensorRef
+
+
+def frozen_statistics(series: SnapshotSeries) -> frozenset[str]:
+    """Names of running variances that are bit-identical in the first and the last snapshot.
+
+    Needs two snapshots. A training run moves them with every forward pass.
+    """
+    if len(series.snapshots) < 2:
+        return frozenset()
+    first, last = series.snapshots[0], series.snapshots[-1]
+    return frozenset(
+        name
+        for name, ref in last.tensors.items()
+        if name.rsplit(".", 1)[-1] == "running_var"
+        and _same(first, name, ref)
+        and _same(first, f"{name[: -len('running_var')]}running_mean", _mean(last, name))
+    )
+
+
+def _mean(snapshot: Snapshot, variance: str) -> TensorRef | None:
+    return snapshot.tensors.get(f"{variance[: -len('running_var')]}running_mean")
+
+
+def _same(snapshot: Snapshot, name: str, ref: TensorRef | None) -> bool:
+    other = snapshot.tensors.get(name)
+    if ref is None or other is None or ref.dtype != other.dtype or ref.shape != other.shape:
+        return False
+    return _bytes(ref) == _bytes(other)
+
+
+def _bytes(ref: TensorRef) -> bytes:
+    pieces: list[bytes] = []
+    for extent in ref.extents:
+        with reading(extent.path) as file:
+            pieces.append(file.read(extent.offset, extent.nbytes))
+    return b"".join(pieces)

@@ -1,0 +1,268 @@
+"""The room's answer for one network: every parameter with its role, its pieces and the reason."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from fractions import Fraction
+
+import numpy as np
+
+from smdlens.symmetry.explain import norm_kind, why_invariant, why_not, why_pieces
+from smdlens.symmetry.forms import IdArray
+from smdlens.symmetry.model_graph import ModelGraph, Node, Ref, references
+from smdlens.symmetry.records import Evidence, NormBehind, TensorPart, TensorSymmetry
+from smdlens.symmetry.solve import Channels, Solution, solve
+from smdlens.vocabulary import EvidenceKind, Granularity, Role
+
+
+@dataclass(frozen=True, slots=True)
+class ScaleSymmetry:
+    """Every scale symmetry of a network.
+
+    Attributes:
+        tensors: Name -> role, granularity, axis, joint_with, evidence, in the model's order; one
+            name per tied parameter.
+        basis: Exponent vectors: scaling each named tensor by k to its exponent keeps the outputs
+            for every k > 0, and so do all combinations of these.
+        source: Where the graph came from.
+        notes: What a reader should know: ignored epsilons, operators without a rule.
+        aliases: Further names of tied parameters -> the name in `tensors`.
+    """
+
+    tensors: Mapping[str, TensorSymmetry]
+    basis: tuple[Mapping[str, Fraction], ...]
+    source: str
+    notes: tuple[str, ...] = ()
+    aliases: Mapping[str, str] | None = None
+
+
+def symmetry_of_graph(graph: ModelGraph, *, frozen: Iterable[str] = ()) -> ScaleSymmetry:
+    """Solves a graph and puts the answers into words.
+
+    Args:
+        graph: The network.
+        frozen: Names of running variances that never moved; such norms were constants.
+    """
+    solution = solve(graph, frozen=frozen)
+    heads = _output_layers(graph)
+    tensors: dict[str, TensorSymmetry] = {}
+    for at, parameter in enumerate(solution.parameters):
+        tensors[parameter.name] = _answer(solution, graph, at, parameter.name in heads)
+    return ScaleSymmetry(
+        tensors=tensors,
+        basis=tuple(
+            {solution.parameters[at].name: Fraction(c) for at, c in sorted(vector.items())}
+            for vector in solution.basis
+        ),
+        source=graph.source,
+        notes=_notes(solution),
+        aliases={alias: p.name for p in solution.parameters for alias in p.aliases},
+    )
+
+
+def _notes(solution: Solution) -> tuple[str, ...]:
+    notes: list[str] = []
+    if solution.ignored_epsilons:
+        sizes = sorted({size for _, size in solution.ignored_epsilons})
+        shown = ", ".join(f"{size:g}" for size in sizes[:4])
+        notes.append(
+            f"{len(solution.ignored_epsilons)} small numbers beside sums of squares ({shown}) "
+            "count as epsilons: invariance holds as far as they are small"
+        )
+    if solution.without_rule:
+        shown = ", ".join(f"{op} ({n})" for op, n in sorted(solution.without_rule.items()))
+        notes.append(f"taken to see every scale (no rule says otherwise): {shown}")
+    return tuple(notes)
+
+
+def _answer(solution: Solution, graph: ModelGraph, at: int, is_head: bool) -> TensorSymmetry:
+    parameter = solution.parameters[at]
+    rank = len(parameter.shape)
+
+    def made(
+        role: Role,
+        *details: str | None,
+        granularity: Granularity | None = None,
+        axis: int | None = 0 if rank else None,
+        groups: int = 1,
+        parts: tuple[TensorPart, ...] = (),
+        joint_with: tuple[str, ...] = (),
+        norm: NormBehind | None = None,
+        clock: bool = False,
+    ) -> TensorSymmetry:
+        evidence = tuple(Evidence(EvidenceKind.GRAPH, d) for d in details if d)
+        return TensorSymmetry(
+            parameter.name, parameter.shape, parameter.dtype, role, granularity, axis, groups,
+            evidence, parts, joint_with, norm, clock,
+        )  # fmt: skip
+
+    if at in solution.alone:
+        if at not in solution.used:
+            return made(Role.IRRELEVANT, "no output depends on it")
+        if at not in solution.reaching:
+            norm = solution.normaliser.get(at)
+            what = (
+                f"its value vanishes at {why_invariant(norm)}"
+                if norm is not None
+                else "its value vanishes before it reaches an output"
+            )
+            return made(Role.IRRELEVANT, what, groups=_length(parameter.shape), clock=True)
+        found = solution.channels.get(at)
+        axis, groups, granularity = _granularity(solution, at, found)
+        if groups * 1 == _numel(parameter.shape) and groups >= 1:
+            return made(
+                Role.IRRELEVANT, "one element per normalised channel: only its sign matters",
+                groups=_length(parameter.shape), clock=True,
+            )  # fmt: skip
+        node = solution.normaliser.get(at)
+        return made(
+            Role.SCALE_INVARIANT,
+            why_invariant(node) if node is not None else "no output sees its scale",
+            why_pieces(found.tied_by) if found and granularity != Granularity.CHANNEL else None,
+            "its value passes a detach: the gradient need not be orthogonal to it"
+            if at in solution.detached
+            else None,
+            granularity=granularity,
+            axis=axis,
+            groups=groups,
+            norm=_norm_behind(node, graph),
+        )
+    found = solution.channels.get(at)
+    parts = _parts(solution, at, found) if found is not None else ()
+    if parts and found is not None:
+        node = solution.normaliser.get(at)
+        ranges = ", ".join(
+            f"{p.index_from}:{p.index_to}" for p in parts if p.role == Role.SCALE_INVARIANT
+        )
+        return made(
+            Role.PARTLY_SCALE_INVARIANT,
+            f"rows {ranges} are normalised" + (f" ({why_invariant(node)})" if node else ""),
+            f"the rest is {why_not(solution, at)}",
+            granularity=next(p.granularity for p in parts if p.granularity is not None),
+            axis=found.axis,
+            groups=len(set(found.classes[(found.classes >= 0) & found.normalised].tolist())),
+            parts=parts,
+            norm=_norm_behind(node, graph),
+        )
+    for members in solution.joint:
+        if at in members:
+            return _joint(solution, at, members, made)
+    return made(Role.NOT_SCALE_INVARIANT, why_not(solution, at), clock=is_head)
+
+
+def _joint(solution: Solution, at: int, members: frozenset[int], made: object) -> TensorSymmetry:
+    names = tuple(solution.parameters[m].name for m in sorted(members) if m != at)
+    pieces = solution.joint_channels.get(members, {}).get(at)
+    groups, granularity = 1, Granularity.TENSOR
+    shape = solution.parameters[at].shape
+    if pieces is not None and not (pieces.classes < 0).any():
+        groups = len(set(pieces.classes.tolist()))
+        granularity = _named(solution, at, groups, shape, pieces)
+    node = solution.normaliser.get(at)
+    shown = ", ".join(f"`{name}`" for name in names[:3])
+    more = f" and {len(names) - 3} more" if len(names) > 3 else ""
+    return made(  # type: ignore[operator, no-any-return]
+        Role.JOINTLY_SCALE_INVARIANT,
+        f"invariant only together with {shown}{more}",
+        why_invariant(node) if node is not None else None,
+        f"alone {why_not(solution, at)}",
+        granularity=granularity,
+        groups=groups,
+        joint_with=names,
+    )
+
+
+def _granularity(
+    solution: Solution, at: int, found: Channels | None
+) -> tuple[int | None, int, Granularity]:
+    shape = solution.parameters[at].shape
+    if found is None or (found.classes < 0).any():
+        return (0 if shape else None), 1, Granularity.TENSOR
+    groups = len(set(found.classes.tolist()))
+    if groups == 1:
+        return (0 if shape else None), 1, Granularity.TENSOR
+    return found.axis, groups, _named(solution, at, groups, shape, found)
+
+
+def _named(
+    solution: Solution, at: int, groups: int, shape: tuple[int, ...], found: Channels
+) -> Granularity:
+    if groups == 1:
+        return Granularity.TENSOR
+    if groups == shape[found.axis]:
+        return Granularity.CHANNEL
+    node = solution.normaliser.get(at)
+    grouped = len(shape) > 2 or (node is not None and "group_norm" in node.op)
+    return Granularity.GROUP if grouped else Granularity.HEAD
+
+
+def _parts(solution: Solution, at: int, found: Channels) -> tuple[TensorPart, ...]:
+    """Runs of indices with one answer each; empty where no part is normalised."""
+    free = (found.classes >= 0) & found.normalised
+    if not free.any() or free.all():
+        return ()
+    edges = [0, *(np.flatnonzero(np.diff(free.astype(np.int8))) + 1).tolist(), len(free)]
+    parts: list[TensorPart] = []
+    for low, high in zip(edges[:-1], edges[1:], strict=True):
+        if free[low]:
+            granularity = _part_granularity(found.classes[low:high])
+            parts.append(TensorPart(low, high, Role.SCALE_INVARIANT, granularity))
+        else:
+            unused = bool((found.classes[low:high] >= 0).all())
+            role = Role.IRRELEVANT if unused else Role.NOT_SCALE_INVARIANT
+            parts.append(TensorPart(low, high, role, None))
+    return tuple(parts)
+
+
+def _part_granularity(classes: IdArray) -> Granularity:
+    groups = len(set(classes.tolist()))
+    if groups == len(classes):
+        return Granularity.CHANNEL
+    return Granularity.TENSOR if groups == 1 else Granularity.HEAD
+
+
+def _norm_behind(node: Node | None, graph: ModelGraph) -> NormBehind | None:
+    if node is None:
+        return None
+
+    def name(argument: str, leaves: Mapping[str, object]) -> str | None:
+        ref = node.arguments.get(argument)
+        if not isinstance(ref, Ref) or ref.name not in leaves:
+            return None
+        return getattr(leaves[ref.name], "name", None) or None
+
+    kind = norm_kind(node)
+    if kind in ("quotient", "weight_norm"):
+        return NormBehind(kind, None, None, None)
+    return NormBehind(
+        kind,
+        name("weight", graph.parameters),
+        name("bias", graph.parameters),
+        name("running_var", graph.constants),
+    )
+
+
+def _output_layers(graph: ModelGraph) -> frozenset[str]:
+    """Weights and biases of linear layers whose result is an output: softmax classifiers."""
+    made = {node.name: node for node in graph.nodes}
+    found: set[str] = set()
+    for output in graph.outputs:
+        node = made.get(output)
+        while node is not None and node.op in ("view", "reshape", "clone", "to", "_to_copy"):
+            node = made.get(next(references(node.arguments.get("self")), ""))
+        if node is None or node.op not in ("linear", "addmm"):
+            continue
+        for argument in ("weight", "bias", "self", "mat2"):
+            ref = node.arguments.get(argument)
+            if isinstance(ref, Ref) and ref.name in graph.parameters:
+                found.add(graph.parameters[ref.name].name)
+    return frozenset(found)
+
+
+def _length(shape: tuple[int, ...]) -> int:
+    return shape[0] if shape else 1
+
+
+def _numel(shape: tuple[int, ...]) -> int:
+    return int(np.prod(shape, dtype=np.int64)) if shape else 1
