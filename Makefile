@@ -6,7 +6,7 @@ BIN = $(VENV)/bin
 # Results must not depend on how many threads the machine offers.
 export OMP_NUM_THREADS = 1
 
-.PHONY: demo test lint types unit deep clean
+.PHONY: demo test lint types unit deep browser clean
 
 $(BIN)/python:
 	$(PYTHON) -m venv $(VENV)
@@ -32,6 +32,11 @@ unit: $(VENV)/.installed
 
 deep: $(VENV)/.installed
 	$(BIN)/python -m pytest -n 2 --dist loadfile -m deep
+
+# Needs Chromium on the machine; fails without one.
+browser: $(VENV)/.installed
+	$(BIN)/python -m pip install -q -c constraints.txt -e '.[dev,browser]'
+	$(BIN)/python -m pytest tests/browser -m browser
 
 clean:
 	rm -rf $(VENV)

@@ -10,7 +10,7 @@ Importing this package is cheap: numpy, polars and torch load with the first ana
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from smdlens import errors
@@ -19,9 +19,10 @@ from smdlens.options import RunPath, StepRange, gather_options
 from smdlens.version import __version__
 
 if TYPE_CHECKING:
-    from smdlens.diagnosis.check import CheckResult
+    from smdlens.diagnosis.cases import CheckResult
     from smdlens.report.build import Report
     from smdlens.snapshots.records import SnapshotSeries
+    from smdlens.symmetry.scale_symmetry import ScaleSymmetry
 
 __all__ = [
     "Checkpoint",
@@ -32,6 +33,7 @@ __all__ = [
     "errors",
     "open_checkpoint",
     "open_series",
+    "scale_symmetry",
 ]
 
 
@@ -53,8 +55,15 @@ def analyze(
     exclude: Sequence[str] = (),
     steps: str | StepRange | None = None,
     tolerance: float | None = None,
+    model: Any = None,
+    inputs: Sequence[Any] | None = None,
+    input_fn: Any = None,
+    graph: str | os.PathLike[str] | None = None,
+    model_optional: bool = False,
     device: str | None = None,
     workers: int | None = None,
+    cache_dir: str | os.PathLike[str] | None = None,
+    cache: bool | None = None,
     progress: Callable[[int, int], None] | None = None,
 ) -> Report:
     """Analyses the checkpoints of one finished run.
@@ -79,12 +88,21 @@ def analyze(
         exclude: Globs; tensors whose name matches one are left out.
         steps: "FROM:TO:STRIDE" (steps, both ends included; every STRIDE-th snapshot).
         tolerance: How far from 1 the ratio may be in equilibrium; 0.1 unless given.
+        model: "PKG.MOD:FACTORY", a factory or a torch module; its code is run to trace a graph.
+        inputs: Arguments for one call of the model, or their shapes ("2x3x224x224").
+        input_fn: "PKG.MOD:FUNC" or a function that returns (args, kwargs) instead.
+        graph: The network as a .pt2 or .onnx file; read, never run.
+        model_optional: Go on from names where the network has no graph.
         device: "auto" (unless given), "cpu", "cuda" or "cuda:N".
         workers: Parallel readers; never changes a result.
+        cache_dir: Folder of measurement caches; $SMDLENS_CACHE or the user's cache folder unless
+            given. Never changes a result.
+        cache: False to measure everything again and remember nothing.
         progress: Called with (bytes done, bytes in all).
 
     Raises:
         InputError: An option or the configuration cannot be used.
+        GraphError: The network cannot be traced or its graph not be read.
         NothingToAnalyseError: No path, fewer than two usable snapshots, or no tensor to measure.
     """
     options = gather_options(
@@ -103,13 +121,21 @@ def analyze(
         exclude=tuple(exclude),
         steps=steps,
         tolerance=tolerance,
+        model=model,
+        input=tuple(inputs or ()),
+        input_fn=input_fn,
+        graph=graph,
+        model_optional=model_optional or None,
         device=device,
         workers=workers,
+        cache_dir=cache_dir,
+        cache=cache,
     )
     # Heavy imports come after the options are known to be good.
     from smdlens.diagnosis.diagnose import diagnose
     from smdlens.diagnosis.single_snapshot import describe_last_step
     from smdlens.hyper.resolve import resolve_hyper_parameters
+    from smdlens.motion.cache import open_cache
     from smdlens.motion.engine import measure
     from smdlens.report.build import build_report
     from smdlens.snapshots.series import too_few_snapshots
@@ -123,9 +149,24 @@ def analyze(
         minimum=1,
     )
     hyper = resolve_hyper_parameters(series, options.declared)
-    groups = find_scale_groups(series, include=options.include, exclude=options.exclude)
+    groups = find_scale_groups(
+        series,
+        include=options.include,
+        exclude=options.exclude,
+        model=options.model,
+        inputs=options.input,
+        input_fn=options.input_fn,
+        graph=options.graph,
+        model_optional=options.model_optional,
+    )
     motion = measure(
-        series, groups, hyper, device=options.device, workers=options.workers, progress=progress
+        series,
+        groups,
+        hyper,
+        device=options.device,
+        workers=options.workers,
+        progress=progress,
+        cache=open_cache(series, options.cache_dir) if options.cache else None,
     )
     if len(series.snapshots) == 1:
         raise too_few_snapshots(
@@ -173,6 +214,26 @@ def assert_equilibrium(
     if result.exit_code:
         raise AssertionError(explain(result))
     return result
+
+
+def scale_symmetry(
+    model: Any, args: Sequence[Any] = (), kwargs: Mapping[str, Any] | None = None
+) -> ScaleSymmetry:
+    """Every scale symmetry of a network: which tensors live on a sphere, with whom, and why.
+
+    Args:
+        model: A torch module, a factory of one, "PKG.MOD:FACTORY", or a .pt2 or .onnx file.
+        args: Positional arguments of one call of the model; it is traced, and not changed.
+        kwargs: Keyword arguments.
+
+    Raises:
+        GraphError: The model cannot be traced, or the file not be read.
+    """
+    from smdlens.symmetry.ask import GRAPH_SUFFIXES, symmetry_of, symmetry_of_call
+
+    if isinstance(model, str | os.PathLike) and str(model).lower().endswith(GRAPH_SUFFIXES):
+        return symmetry_of(model)
+    return symmetry_of_call(model, args, kwargs)
 
 
 def open_series(path: RunPath, **options: Any) -> SnapshotSeries:

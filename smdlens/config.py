@@ -59,6 +59,8 @@ KEYS: dict[str, tuple[Callable[[Any], bool], str]] = {
     "tolerance": _NUMBER,
     "device": _TEXT,
     "workers": _WHOLE,
+    "cache_dir": _TEXT,
+    "cache": (lambda value: isinstance(value, bool), "true or false"),
 }
 
 
@@ -77,7 +79,7 @@ def find_config(folder: Path) -> Path | None:
 
 
 def read_config(path: Path) -> dict[str, Any]:
-    """Options by name (underscores), checked for type; a relative `schedule` starts at the file.
+    """Options by name (underscores), checked for type; a relative path starts at the file.
 
     Raises:
         InputError: The file cannot be read, holds an unknown key or a value of another type.
@@ -99,7 +101,7 @@ def read_config(path: Path) -> dict[str, Any]:
                 expected=expected,
                 found=repr(value),
             )
-        values[name] = path.parent / value if name == "schedule" else value
+        values[name] = path.parent / value if name in ("schedule", "cache_dir") else value
     return values
 
 

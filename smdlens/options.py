@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 
 StepRange = tuple[int | None, int | None, int]
 RunPath = str | Path | Sequence[str | Path]
+_NEVER_CHANGE_RESULTS = ("source", "workers", "cache_dir", "cache")
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,8 +41,15 @@ class AnalysisOptions:
     exclude: tuple[str, ...] = ()
     steps: StepRange | None = None
     tolerance: float = 0.1
+    model: Any = None
+    input: tuple[Any, ...] = ()
+    input_fn: Any = None
+    graph: Path | None = None
+    model_optional: bool = False
     device: str = "auto"
     workers: int | None = None
+    cache_dir: Path | None = None
+    cache: bool = True
     source: Mapping[str, str] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
@@ -51,6 +59,10 @@ class AnalysisOptions:
             value = getattr(self, name)
             if value is not None and value < 1:
                 raise self._bad(name, "a whole number of 1 or more", value)
+        if self.model is not None and self.graph is not None:
+            raise InputError(
+                "--model and --graph both name the network", remedy="Leave one of them out."
+            )
         # The declared values check themselves; better now than after the files were opened.
         _ = self.declared
 
@@ -86,7 +98,7 @@ class AnalysisOptions:
         words = ["smdlens", "analyze", *map(str, runs)]
         for option in fields(self):
             value = getattr(self, option.name)
-            if option.name in ("source", "workers") or value == option.default:
+            if option.name in _NEVER_CHANGE_RESULTS or value == option.default:
                 continue
             words += _words(option.name, value)
         return tuple(words)
@@ -98,6 +110,12 @@ def flag(name: str) -> str:
 
 
 def _words(name: str, value: Any) -> list[str]:
+    if name == "model_optional":
+        return [flag(name)]
+    if name == "input":  # tensors have no command line, shapes do
+        return [word for item in value if isinstance(item, str) for word in (flag(name), item)]
+    if name in ("model", "input_fn") and not isinstance(value, str):
+        return [flag(name), getattr(value, "__name__", type(value).__name__)]
     if isinstance(value, bool):
         return [flag(name) if value else f"--no-{name}"]
     if name in ("include", "exclude"):
@@ -131,7 +149,7 @@ def gather_options(config: str | os.PathLike[str] | None = None, **given: Any) -
 
 def _typed(name: str, value: Any, subject: str) -> Any:
     """An option as its field holds it, from the form in which it may be written."""
-    if name == "schedule":
+    if name in ("schedule", "cache_dir", "graph"):
         return Path(value)
     if name == "betas":
         return parse_betas(value, subject) if isinstance(value, str) else tuple(value)

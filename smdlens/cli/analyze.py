@@ -43,9 +43,16 @@ def analyze(
     exclude: o.Exclude = None,
     steps: o.Steps = None,
     tolerance: o.Tolerance = None,
+    model: o.Model = None,
+    inputs: o.InputShapes = None,
+    input_fn: o.InputFunction = None,
+    graph: o.GraphFile = None,
+    model_optional: o.ModelOptional = False,
     config: o.Config = None,
     device: o.Device = None,
     workers: o.Workers = None,
+    cache_dir: o.CacheDir = None,
+    no_cache: o.NoCache = False,
     quiet: o.Quiet = False,
     verbose: o.Verbose = False,
     no_progress: o.NoProgress = False,
@@ -74,9 +81,16 @@ def analyze(
         exclude=exclude,
         steps=steps,
         tolerance=tolerance,
+        model=model,
+        inputs=inputs,
+        input_fn=input_fn,
+        graph=graph,
+        model_optional=model_optional,
         config=config,
         device=device,
         workers=workers,
+        cache_dir=cache_dir,
+        no_cache=no_cache,
     )
     for path in output or ():
         report.save(path)
@@ -96,6 +110,8 @@ def read_run(runs: list[str], *, show_progress: bool, **options: Any) -> Report:
         for name, value in options.items()
         if value is not None
     }
+    if given.pop("no_cache", False):
+        given["cache"] = False
     given.setdefault("config", find_config(Path.cwd()))
     with reading_bar(wanted=show_progress) as progress:
         return smdlens.analyze(runs[0] if len(runs) == 1 else runs, progress=progress, **given)

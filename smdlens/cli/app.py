@@ -9,7 +9,7 @@ from typing import Annotated, NoReturn, cast
 
 import typer
 
-from smdlens.cli import analyze, check, doctor, inspect, leaving, messages
+from smdlens.cli import analyze, check, doctor, graph, inspect, leaving, messages
 from smdlens.errors import ExitCode, SmdlensError
 from smdlens.version import __version__
 
@@ -45,6 +45,7 @@ def _root(
 
 app.command(name="analyze", epilog=analyze.EXAMPLES)(analyze.analyze)
 app.command(name="check", epilog=check.EXAMPLES)(check.check)
+app.command(name="graph", epilog=graph.EXAMPLES)(graph.graph)
 app.command(name="inspect", epilog=inspect.EXAMPLES)(inspect.inspect)
 app.command(name="doctor", epilog=doctor.EXAMPLES)(doctor.doctor)
 

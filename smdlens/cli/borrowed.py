@@ -29,7 +29,7 @@ def borrow_options(source: Command, *, without: Collection[str]) -> Callable[[Co
         types: dict[str, Any] = get_type_hints(command, include_extras=True)
         own_typed = [p.replace(annotation=types[p.name]) for p in kept]
         parameters = [*own_typed, *taken]
-        command.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
+        vars(command)["__signature__"] = inspect.Signature(parameters)
         command.__annotations__ = {p.name: p.annotation for p in parameters} | {"return": None}
         return command
 

@@ -21,7 +21,7 @@ from smdlens.errors import InputError, NothingToAnalyseError, SnapshotError
 from smdlens.names import for_terminal
 
 if TYPE_CHECKING:
-    from smdlens.diagnosis.check import CheckResult
+    from smdlens.diagnosis.cases import CheckResult
     from smdlens.report.build import Report
 
 EXAMPLES = """[bold]Examples[/]

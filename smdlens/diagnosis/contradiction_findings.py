@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 
+import polars as pl
+
 from smdlens.diagnosis.buffer_check import Contradiction, Mismatch
-from smdlens.diagnosis.records import Finding
-from smdlens.vocabulary import Outcome
+from smdlens.diagnosis.records import Finding, Stage
+from smdlens.vocabulary import Outcome, State
 
 # Why a state is not given where weights and momentum contradict each other.
 REASONS: Mapping[Mismatch, str] = {
@@ -15,6 +17,50 @@ REASONS: Mapping[Mismatch, str] = {
     Mismatch.OTHER_RATE: "its learning rate is not the recorded one: give the one that ran",
     Mismatch.RADIAL_MOMENTUM: "its momentum has a radial part: is it really scale-invariant?",
 }
+
+
+# States that say why momentum and norms disagree, or that do not rest on their agreement.
+_EXPLAINED = frozenset(
+    {
+        State.FROZEN,
+        State.PURE_DECAY,
+        State.PERIODIC,
+        State.DIVERGING,
+        State.FIXED_NORM,
+        State.NO_DECAY,
+        State.EPSILON_LIMITED,
+    }
+)
+
+
+def with_doubts(
+    states: pl.DataFrame, stages: tuple[Stage, ...], found: tuple[Contradiction, ...]
+) -> tuple[pl.DataFrame, tuple[Contradiction, ...]]:
+    """States after the contradictions had their say, and the contradictions that stand.
+
+    A tensor whose momentum contradicts its weights gets no state from where that began, unless one
+    of its states explains the contradiction.
+    """
+    explained = set(
+        states.filter(pl.col("state").is_in([state.value for state in _EXPLAINED]))
+        .get_column("tensor")
+        .to_list()
+    )
+    standing = tuple(item for item in found if item.tensor not in explained)
+    for item in standing:
+        doubted = [stage.index for stage in stages if stage.step_to > (item.step or 0)]
+        here = (pl.col("tensor") == item.tensor) & pl.col("stage").is_in(doubted)
+        states = states.with_columns(
+            pl.when(here)
+            .then(pl.lit(State.UNDETERMINED.value))
+            .otherwise(pl.col("state"))
+            .alias("state"),
+            pl.when(here)
+            .then(pl.lit(REASONS[item.kind]))
+            .otherwise(pl.col("reason"))
+            .alias("reason"),
+        )
+    return states, standing
 
 
 def contradiction_findings(found: tuple[Contradiction, ...]) -> Iterator[Finding]:

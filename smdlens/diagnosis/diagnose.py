@@ -9,7 +9,7 @@ import polars as pl
 from smdlens.diagnosis.assumptions import audit_assumptions
 from smdlens.diagnosis.buffer_check import contradictions
 from smdlens.diagnosis.clock_check import clock_findings
-from smdlens.diagnosis.contradiction_findings import contradiction_findings
+from smdlens.diagnosis.contradiction_findings import contradiction_findings, with_doubts
 from smdlens.diagnosis.cut_location import locate_cuts
 from smdlens.diagnosis.decays import decays_of
 from smdlens.diagnosis.findings import find
@@ -64,10 +64,8 @@ def diagnose(
         relaxed_ratios(part.law, part.rates, stages, owner, part.ratios.q) for part in measured
     ]
     intervals = interval_frame(measured, curves, owner, groups)
-    contradicted = contradictions(measured, groups)
-    states = stage_states(
-        measured, curves, stages, owner, groups, hyper, series, contradicted, tolerance
-    )
+    states = stage_states(measured, curves, stages, owner, groups, hyper, series, tolerance)
+    states, contradicted = with_doubts(states, stages, contradictions(measured, groups))
     decays, decay_tensors = decays_of(measured, stages, owner, groups, hyper, main, tolerance)
     states, intervals, decay_tensors = (
         _in_file_order(frame, tracks.tensors) for frame in (states, intervals, decay_tensors)

@@ -6,8 +6,6 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
-from smdlens.diagnosis.buffer_check import Contradiction
-from smdlens.diagnosis.contradiction_findings import REASONS
 from smdlens.diagnosis.estimate import decay_fall, log_norm_error, scatter
 from smdlens.diagnosis.measure_group import GroupMeasurement
 from smdlens.diagnosis.pooled import UNKNOWN, Pooled, pool
@@ -36,14 +34,9 @@ def stage_states(
     groups: ScaleGroups,
     hyper: HyperParameters,
     series: SnapshotSeries,
-    contradicted: tuple[Contradiction, ...],
     tolerance: float,
 ) -> pl.DataFrame:
-    """One row per stage and tensor with `STAGE_TENSOR_SCHEMA`.
-
-    A tensor whose momentum contradicts its weights gets no state from where that began.
-    """
-    doubts = {item.tensor: item for item in contradicted}
+    """One row per stage and tensor with `STAGE_TENSOR_SCHEMA`."""
     rows: list[dict[str, object]] = []
     for part, curve in zip(measured, curves, strict=True):
         unknown = _what_is_missing(part, hyper, series)
@@ -53,14 +46,11 @@ def stage_states(
                 role = groups.tensors[name].role
                 if not part.is_listed(name, groups):
                     continue
-                made = _stage_row(
-                    part, curve, stage, owner, last, row, role, hyper, unknown, tolerance
+                rows.append(
+                    _stage_row(
+                        part, curve, stage, owner, last, row, role, hyper, unknown, tolerance
+                    )
                 )
-                doubt = doubts.get(name)
-                if doubt is not None and stage.step_to > (doubt.step or 0):
-                    made["state"] = State.UNDETERMINED.value
-                    made["reason"] = REASONS[doubt.kind]
-                rows.append(made)
     return pl.DataFrame(rows, schema=STAGE_TENSOR_SCHEMA, orient="row")
 
 

@@ -10,6 +10,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 
 from smdlens.hyper import timm_schedule, trainer_schedule
+from smdlens.hyper.finite import natural
 from smdlens.hyper.optimizer import number
 from smdlens.hyper.records import ParamGroup
 from smdlens.hyper.saved_rates import SavedRate
@@ -57,6 +58,8 @@ def from_scheduler(
             return None
     table = np.array([rates[at] for at in ticks], dtype=np.float64)
     at_update = np.arange(start, stop) // tick - start // tick
+    if not _usable(table):
+        return None
     return Timeline(start, table[at_update], decay_of(saved, start, stop), _TORCH)
 
 
@@ -80,12 +83,27 @@ def from_options(
         log = logged if group.index == 0 else {}
         if not saved and not log:
             continue
-        if not confirms(rate_of, [(p.step, p.lr) for p in saved], log):
+        rates = _confirmed(rate_of, saved, log, start, stop)
+        if rates is None:
             contradicted = source
             continue
-        rates = rate_of(np.arange(start, stop, dtype=np.float64))
         return Timeline(start, rates, decay_of(saved, start, stop), source), ""
     return None, contradicted
+
+
+def _confirmed(
+    rate_of: RateOf, saved: Sequence[SavedRate], log: Mapping[int, float], start: int, stop: int
+) -> Array | None:
+    """Rates of updates start..stop-1, if the formula is sound and gives what the files hold."""
+    try:
+        # The options may hold anything: what does not come out as a rate is no rate.
+        with np.errstate(all="ignore"):
+            if not confirms(rate_of, [(p.step, p.lr) for p in saved], log):
+                return None
+            rates = rate_of(np.arange(start, stop, dtype=np.float64))
+    except (ArithmeticError, ValueError, TypeError):
+        return None
+    return rates if _usable(rates) else None
 
 
 def _formulas(
@@ -103,9 +121,9 @@ def _formulas(
     timm = timm_schedule.timm_settings(settings)
     per_epoch = updates_per_tick(
         [
-            (step, int(snapshot.epoch))
+            (step, int(epoch))
             for step, snapshot in zip(series.steps, series.snapshots, strict=True)
-            if snapshot.epoch is not None
+            if (epoch := natural(snapshot.epoch)) is not None
         ]
     )
     if timm is not None and plain_base is not None and per_epoch is not None:
@@ -115,6 +133,10 @@ def _formulas(
         if one is not None:
             found.append((_scaled(one, 1.0 if scale is None else scale), f"timm's {timm.source}"))
     return found
+
+
+def _usable(rates: Array) -> bool:
+    return bool(np.isfinite(rates).all() and (rates >= 0.0).all())
 
 
 def _scaled(rate_of: RateOf, scale: float) -> RateOf:

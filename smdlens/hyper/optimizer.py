@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from smdlens.errors import InputError
+from smdlens.hyper.finite import finite
 from smdlens.hyper.options import DeclaredHyperParameters
 from smdlens.hyper.records import Optimizer
 from smdlens.hyper.settings import Settings
@@ -25,10 +26,7 @@ _DECLARED: Mapping[str, tuple[OptimizerKind, bool]] = {
 
 def number(values: Mapping[str, Any], key: str) -> float | None:
     """A finite scalar of a parameter group, or None."""
-    value = values.get(key)
-    if isinstance(value, bool) or not isinstance(value, (int, float)):
-        return None
-    return float(value) if value == value and abs(value) != float("inf") else None
+    return finite(values.get(key))
 
 
 def saved_betas(values: Mapping[str, Any]) -> tuple[float, float] | None:

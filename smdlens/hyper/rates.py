@@ -144,7 +144,7 @@ def _saved_rates(series: SnapshotSeries, index: int) -> list[SavedRate]:
             continue
         values = record.groups[index].values
         lr = number(values, "lr")
-        if lr is not None:
+        if lr is not None and lr >= 0.0:
             points.append(SavedRate(step, lr, number(values, "weight_decay")))
     return points
 

@@ -6,12 +6,12 @@ wins. Options decide what a state leaves open (Adam or AdamW), and speak where n
 
 from __future__ import annotations
 
-import math
 import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from smdlens.hyper.finite import natural
 from smdlens.hyper.settings_files import settings_files
 from smdlens.snapshots.records import SnapshotSeries
 from smdlens.vocabulary import OptimizerKind
@@ -151,16 +151,17 @@ def _found(where: list[Mapping[Any, Any]], keys: tuple[str, ...]) -> Iterator[An
 
 def _number(where: list[Mapping[Any, Any]], keys: tuple[str, ...]) -> float | None:
     for value in _found(where, keys):
-        if isinstance(value, (int, float)) and not isinstance(value, bool) and abs(value) < 1e15:
-            return float(value) if math.isfinite(value) and value >= 0 else None
+        number = natural(value)
+        if number is not None:
+            return number
     return None
 
 
 def _pair(value: Any) -> tuple[float, float] | None:
     if isinstance(value, (list, tuple)) and len(value) == 2:
-        first, second = value
-        if all(isinstance(v, (int, float)) and 0 <= v < 1 for v in value):
-            return float(first), float(second)
+        first, second = map(natural, value)
+        if first is not None and second is not None and max(first, second) < 1.0:
+            return first, second
     return None
 
 

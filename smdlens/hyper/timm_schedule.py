@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 
+from smdlens.hyper.finite import finite
 from smdlens.hyper.settings import Settings
 from smdlens.hyper.trainer_schedule import Array, RateOf
 from smdlens.snapshots.records import Snapshot
@@ -87,16 +88,14 @@ def _after_warm_up(options: _Options, base: float, unit: int) -> Callable[[int],
         return None if length < 1 else lambda time: base * gamma ** (time // length)
     if kind == "multistep":
         marks = options.get("decay_milestones")
-        if not isinstance(marks, (list, tuple)) or not all(
-            isinstance(m, (int, float)) for m in marks
-        ):
+        times = [finite(mark) for mark in marks] if isinstance(marks, (list, tuple)) else [None]
+        if None in times:
             return None
-        places = sorted(int(m * unit) for m in marks)
+        places = sorted(int(time * unit) for time in times if time is not None)
         return lambda time: float(base * gamma ** bisect.bisect_right(places, time + 1))
     return (lambda time: base) if kind == "none" else None
 
 
 def _number(options: _Options, key: str, default: float) -> float:
-    value = options.get(key)
-    usable = isinstance(value, (int, float)) and not isinstance(value, bool)
-    return float(value) if usable and math.isfinite(value) and abs(value) < 1e9 else default  # type: ignore[arg-type]
+    value = finite(options.get(key))
+    return default if value is None or abs(value) > 1e9 else value

@@ -7,11 +7,11 @@ the rate after the step.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
 
 import numpy as np
 
+from smdlens.hyper.finite import natural
 from smdlens.hyper.saved_rates import SavedRate, timeline_from_saved
 from smdlens.hyper.timeline import Timeline
 from smdlens.snapshots.records import SnapshotSeries
@@ -28,7 +28,7 @@ def logged_rates(series: SnapshotSeries) -> dict[int, float]:
         for entry in history if isinstance(history, list) else ():
             if not isinstance(entry, Mapping):
                 continue
-            step, rate = entry.get("step"), _rate(entry.get("learning_rate"))
+            step, rate = entry.get("step"), natural(entry.get("learning_rate"))
             if type(step) is int and rate is not None:
                 found[step] = rate
     return dict(sorted(found.items()))
@@ -68,9 +68,3 @@ def rates_in_force(logged: Mapping[int, float], saved: Sequence[SavedRate]) -> l
     found = {step - shift: SavedRate(step - shift, rate, None) for step, rate in logged.items()}
     found |= {point.step: point for point in saved}
     return [found[at] for at in sorted(found) if at >= 0]
-
-
-def _rate(value: object) -> float | None:
-    if not isinstance(value, (int, float)) or isinstance(value, bool):
-        return None
-    return float(value) if math.isfinite(value) and value >= 0.0 else None

@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from smdlens.hyper.finite import finite
 from smdlens.snapshots.records import SnapshotSeries
 
 Array = NDArray[np.float64]
@@ -37,11 +38,11 @@ def trainer_rate(series: SnapshotSeries, base: float) -> RateOf | None:
 
 def _warm_up(args: Mapping[str, Any], total: int) -> int:
     """Updates of warm-up: a number of them, or a share of the total under either option."""
-    steps, ratio = args.get("warmup_steps"), args.get("warmup_ratio")
-    if isinstance(steps, (int, float)) and steps >= 1:
+    steps, ratio = finite(args.get("warmup_steps")), finite(args.get("warmup_ratio"))
+    if steps is not None and steps >= 1:
         return int(steps)
     for share in (steps, ratio):
-        if isinstance(share, (int, float)) and 0 < share < 1:
+        if share is not None and 0 < share < 1:
             return math.ceil(total * share)
     return 0
 
@@ -50,8 +51,8 @@ def _factor(
     kind: str, warm_up: int, total: int, more: Mapping[str, Any], base: float
 ) -> RateOf | None:
     def number(key: str, default: float) -> float:
-        value = more.get(key, default)
-        return float(value) if isinstance(value, (int, float)) and math.isfinite(value) else default
+        value = finite(more.get(key))
+        return default if value is None else value
 
     def rate(after: Callable[[Array], Array]) -> RateOf:
         def rate_of(t: Array) -> Array:

@@ -17,7 +17,7 @@ from smdlens.atomic import check_writable_folder, make_folder
 from smdlens.errors import InputError, OutputError, SmdlensError
 from smdlens.motion import cache_file
 from smdlens.motion.fingerprint import FileState, fingerprint
-from smdlens.snapshots.records import Extent, SnapshotSeries
+from smdlens.snapshots.records import SnapshotSeries
 
 # Beyond this only what the present analysis used is kept.
 _MOST_ROWS = 5_000_000
@@ -194,13 +194,11 @@ def _check(folder: Path) -> None:
 
 def _run_folder(series: SnapshotSeries) -> Path | None:
     """The folder that all of the run's tensor bytes lie in, however the run was named."""
-    extents = (extent for s in series.snapshots for t in s.tensors.values() for extent in t.extents)
-    folders = {_folder(extent) for extent in extents}
+    paths = {
+        extent.path for s in series.snapshots for t in s.tensors.values() for extent in t.extents
+    }
+    folders = {os.path.dirname(os.path.abspath(path)) for path in paths}  # noqa: PTH100, PTH120
     return Path(os.path.realpath(os.path.commonpath(folders))) if folders else None
-
-
-def _folder(extent: Extent) -> str:
-    return os.path.dirname(os.path.abspath(extent.path))  # noqa: PTH100, PTH120
 
 
 def _name(run: Path) -> str:

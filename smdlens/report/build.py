@@ -11,7 +11,8 @@ from typing import Any
 import polars as pl
 
 from smdlens.diagnosis.baseline import read_baseline
-from smdlens.diagnosis.check import CheckResult, check
+from smdlens.diagnosis.cases import CheckResult
+from smdlens.diagnosis.check import check
 from smdlens.diagnosis.policy import Policy
 from smdlens.diagnosis.policy_file import resolve_policy
 from smdlens.diagnosis.records import Diagnosis

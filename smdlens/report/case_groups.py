@@ -6,7 +6,7 @@ import math
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from smdlens.diagnosis.check import Case, CheckResult
+from smdlens.diagnosis.cases import Case, CheckResult
 from smdlens.names import for_terminal
 from smdlens.vocabulary import Outcome
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from smdlens.diagnosis.check import CheckResult
+from smdlens.diagnosis.cases import CheckResult
 from smdlens.names import for_annotation, for_terminal
 from smdlens.report.case_groups import CaseGroup, case_groups
 from smdlens.vocabulary import Outcome

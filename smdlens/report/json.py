@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import polars as pl
 
-from smdlens.diagnosis.check import CheckResult
+from smdlens.diagnosis.cases import CheckResult
 from smdlens.diagnosis.records import INTERVAL_SCHEMA, STAGE_TENSOR_SCHEMA
 from smdlens.names import for_json
 from smdlens.report.schedule import at_most

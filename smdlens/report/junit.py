@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from smdlens.diagnosis.check import RULES, Case, CheckResult
+from smdlens.diagnosis.cases import RULES, Case, CheckResult
 from smdlens.names import for_xml
 from smdlens.vocabulary import Outcome
 

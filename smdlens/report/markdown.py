@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from smdlens.diagnosis.check import Case, CheckResult
+from smdlens.diagnosis.cases import Case, CheckResult
 from smdlens.names import for_markdown, shorten
 from smdlens.report import numbers
 from smdlens.report.case_groups import case_groups, counts_text, verdict_text

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 import polars as pl
 
 from smdlens import atomic
-from smdlens.diagnosis.check import CheckResult
+from smdlens.diagnosis.cases import CheckResult
 from smdlens.errors import InputError
 from smdlens.names import for_csv
 from smdlens.report.json import dumps

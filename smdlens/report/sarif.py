@@ -11,7 +11,7 @@ import json
 from typing import Any
 from urllib.parse import quote
 
-from smdlens.diagnosis.check import RULES, Case, CheckResult
+from smdlens.diagnosis.cases import RULES, Case, CheckResult
 from smdlens.names import for_terminal
 from smdlens.version import __version__
 from smdlens.vocabulary import Outcome

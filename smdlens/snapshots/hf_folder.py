@@ -69,7 +69,7 @@ def read_parts(
     folder = candidate.path
     for name, key in _PARTS.items():
         if name in candidate.names and key not in root:
-            part = _torch_file(folder / name, limits)
+            part = torch_file(folder / name, limits)
             root[key] = part.root
             files.append(folder / name)
             stamps |= part.stamps
@@ -103,7 +103,7 @@ def _weights(folder: Path, name: str, limits: Limits) -> _Weights:
     if name.endswith(".safetensors"):
         tensors, _, stamps = read_header(path, limits)
         return tensors, [path], stamps, False
-    raw = _torch_file(path, limits)
+    raw = torch_file(path, limits)
     return _flat(raw), [path], dict(raw.stamps), True
 
 
@@ -130,7 +130,7 @@ def _sharded(folder: Path, index: Path, limits: Limits) -> _Weights:
             shards[name], _, stamp = read_header(path, limits)
             stamps |= stamp
         else:
-            raw = _torch_file(path, limits)
+            raw = torch_file(path, limits)
             shards[name] = _flat(raw)
             stamps |= raw.stamps
     tensors: dict[str, Any] = {}
@@ -145,7 +145,8 @@ def _sharded(folder: Path, index: Path, limits: Limits) -> _Weights:
     return tensors, files, stamps, False
 
 
-def _torch_file(path: Path, limits: Limits) -> RawCheckpoint:
+def torch_file(path: Path, limits: Limits) -> RawCheckpoint:
+    """Read a file that `torch.save` wrote, in either of its two layouts."""
     candidate = candidate_file(path)
     for reader in _TORCH_READERS:
         if reader.recognises(candidate):

@@ -16,20 +16,26 @@ from smdlens.snapshots.candidate import (
     is_folder,
 )
 from smdlens.snapshots.dcp import DcpReader
+from smdlens.snapshots.deepspeed import DeepSpeedReader
 from smdlens.snapshots.fsdp_folder import FsdpFolderReader
 from smdlens.snapshots.hf_folder import HfFolderReader
+from smdlens.snapshots.megatron import MegatronReader
+from smdlens.snapshots.pt2 import Pt2Reader
 from smdlens.snapshots.safetensors import SafetensorsReader
 from smdlens.snapshots.torch_legacy import TorchLegacyReader
 from smdlens.snapshots.torch_tar import TorchTarReader
 from smdlens.snapshots.torch_zip import TorchZipReader
 
 READERS: tuple[Reader, ...] = (
+    Pt2Reader(),
     TorchZipReader(),
     TorchLegacyReader(),
     SafetensorsReader(),
     TorchTarReader(),
     DcpReader(),
     FsdpFolderReader(),
+    DeepSpeedReader(),
+    MegatronReader(),
     HfFolderReader(),
 )
 

@@ -184,12 +184,20 @@ def module_tensors(root: Opaque) -> dict[str, Any]:
         seen.add(id(value))
         state = value.state
         if "_modules" in state:
-            places = [state.get("_parameters"), state.get("_buffers"), state["_modules"]]
+            places = [state.get("_parameters"), _saved_buffers(state), state["_modules"]]
         else:  # TorchScript keeps all of them as attributes
             places = [state]
         inner = [item for place in places for item in children(place)]
         pending += [(f"{prefix}.{n}" if prefix else n, item) for n, item in reversed(inner)]
     return result
+
+
+def _saved_buffers(state: Mapping[Any, Any]) -> Any:
+    """Buffers that `state_dict()` would hold: those that are not registered as temporary."""
+    buffers, left_out = state.get("_buffers"), state.get("_non_persistent_buffers_set")
+    if not isinstance(buffers, Mapping) or type(left_out) is not set:
+        return buffers
+    return {name: value for name, value in buffers.items() if name not in left_out}
 
 
 def canonical_names(names: list[str]) -> dict[str, str]:

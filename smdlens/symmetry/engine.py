@@ -74,6 +74,8 @@ class Engine:
         self.without_rule: dict[str, int] = {}
         self.detached = 0  # taint that went through a detach
         self.sliced: set[int] = set()  # variables of values that were taken apart
+        self.dropped: dict[int, Node] = {}  # taint bit -> first node that took a summand away
+        self.flow: dict[str, frozenset[int]] = {}  # node -> variables in the degree it gives
 
     # -- degrees -------------------------------------------------------------------------------
 
@@ -218,13 +220,33 @@ class Engine:
         """
         terms = value.terms
         if subtracts_mean:
-            terms = tuple(t for t in terms if not constant_along(t, value.shape, axes))
+            terms = self.without_constants(value, axes)
         if not terms:
             return self.constant(value.shape, ANY)
         term = self._merge_all(terms)
         degree = self.unify(term.degree, axes)
         self.met_normaliser(degree)
         return self.constant(value.shape, ZERO, term.taint)
+
+    def without_constants(self, value: Value, axes: Sequence[int]) -> tuple[Term, ...]:
+        """The summands that are not constant along axes; the others vanish here."""
+        kept: list[Term] = []
+        for term in value.terms:
+            if constant_along(term, value.shape, axes):
+                self.drop(term)
+            else:
+                kept.append(term)
+        return tuple(kept)
+
+    def drop(self, term: Term) -> None:
+        """Notes where a summand vanishes."""
+        assert self.node is not None
+        if not self.brief:
+            bits = term.taint >> 1
+            while bits:
+                low = bits & -bits
+                self.dropped.setdefault(low.bit_length() - 1, self.node)
+                bits ^= low
 
     def met_normaliser(self, degree: IdArray) -> None:
         """Notes the parameters whose scale a normalisation takes away here."""
@@ -270,7 +292,7 @@ class Engine:
 
     def centre(self, value: Value, axes: Sequence[int]) -> Value:
         """The value minus its mean over axes."""
-        terms = tuple(t for t in value.terms if not constant_along(t, value.shape, axes))
+        terms = self.without_constants(value, axes)
         if not terms:
             return self.constant(value.shape, ANY)
         term = self._merge_all(terms)

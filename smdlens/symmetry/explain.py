@@ -40,6 +40,19 @@ def why_invariant(node: Node) -> str:
     return f"normalised by {name} `{node.module}`" if node.module else f"normalised by {name}"
 
 
+def why_irrelevant(node: Node | None) -> str:
+    """Where the value vanishes."""
+    if node is None:
+        return "its value vanishes before it reaches an output"
+    kind = norm_kind(node)
+    if kind != "quotient":
+        at = f" `{node.module}`" if node.module else ""
+        return f"the mean that {_NORM_WORDS[kind]}{at} subtracts holds it"
+    if "softmax" in node.op or "attention" in node.op:
+        return f"adds the same to all scores of a row, which {place(node)} does not see"
+    return f"vanishes at {place(node)}"
+
+
 def why_not(solution: Solution, at: int) -> str:
     """The first constraint that scaling the tensor alone would break."""
     reason = solution.blocking[at]
@@ -63,15 +76,13 @@ def _others(solution: Solution, at: int, reason: Reason) -> str:
 
 def _modules(solution: Solution, form: Form, at: int) -> list[str]:
     names: dict[str, None] = {}
+    own = solution.parameters[at].name.rpartition(".")[0]
     for variable, _ in form:
         if variable != at:
             name = solution.parameters[variable].name
-            names.setdefault(name.rpartition(".")[0] or name)
-    own = solution.parameters[at].name
-    own_module = own.rpartition(".")[0]
-    if own_module in names and len(names) > 1:
-        del names[own_module]
-    return list(names)
+            module = name.rpartition(".")[0]
+            names.setdefault(name if module in ("", own) else module)
+    return sorted(names, key=lambda name: name.rpartition(".")[0] == own)
 
 
 def why_pieces(reason: Reason | None) -> str | None:

@@ -47,7 +47,7 @@ def scale_groups_from_graph(series: SnapshotSeries, graph: ModelGraph) -> ScaleG
         if ref.dtype not in MEASURED_DTYPES or name.rsplit(".", 1)[-1] in _STATISTICS:
             continue
         own = names.get(name)
-        canonical = (symmetry.aliases or {}).get(own, own) if own is not None else None
+        canonical = symmetry.aliases.get(own, own) if own is not None else None
         if canonical is None or canonical not in symmetry.tensors:
             found[name] = _unknown(name, ref)
         else:
@@ -103,7 +103,7 @@ def _renamed(
 
 def _first_alias(name: str, names: Mapping[str, str], whole: ScaleSymmetry) -> str | None:
     own = names[name]
-    return (whole.aliases or {}).get(own)
+    return whole.aliases.get(own)
 
 
 def _unknown(name: str, ref: TensorRef) -> TensorSymmetry:

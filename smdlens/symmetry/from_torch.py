@@ -56,7 +56,7 @@ def _exported(model: nn.Module, args: tuple[object, ...], kwargs: dict[str, obje
                 program = torch.export.export(model, some_args, some_kwargs, strict=False)
                 # Functional form only: writes into views would otherwise hide dependences.
                 return program.run_decompositions({})
-        except Exception as error:  # noqa: BLE001 - the user's code may raise anything
+        except Exception as error:
             failure = error
     raise GraphError(
         f"the model cannot be traced: {_first_line(failure)}",
@@ -167,7 +167,7 @@ def _output_paths(program: Any, count: int) -> list[str]:
         tree = torch.utils._pytree.tree_unflatten(list(range(spec.num_leaves)), spec)
         leaves, _ = torch.utils._pytree.tree_flatten_with_path(tree)
         return [torch.utils._pytree.keystr(path) for path, _ in leaves]
-    except Exception:  # noqa: BLE001 - names of outputs are a convenience
+    except Exception:
         return [""] * count
 
 

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
+import numpy as np
+
 from smdlens.symmetry.engine import Engine, argument_values, taint_of
 from smdlens.symmetry.forms import ZERO, IdArray
 from smdlens.symmetry.model_graph import ModelGraph, Node, references
@@ -51,6 +53,8 @@ def carry(
     for at, node in enumerate(nodes):
         engine.node = node
         values[node.name] = _apply(Call(engine, node, values))
+        if not engine.brief:
+            engine.flow[node.name] = _variables(engine, values[node.name])
         for name in last_use.get(at, ()):
             del values[name]
     taint = 0
@@ -63,6 +67,22 @@ def carry(
                 engine.vanish(term.degree, "output")
             taint |= taint_of(value)
     return taint
+
+
+def _variables(engine: Engine, result: Result) -> frozenset[int]:
+    """Parameters whose scale the value carries."""
+    found: set[int] = set()
+    for value in result if isinstance(result, list) else [result]:
+        for term in value.terms:
+            forms = (
+                [int(term.degree.flat[0])]
+                if term.degree.size == 1
+                else np.unique(term.degree).tolist()
+            )
+            for form in forms:
+                if form > ZERO:
+                    found.update(variable for variable, _ in engine.table.forms[form])
+    return frozenset(found)
 
 
 def _output_node(name: str, value: Value) -> Node:

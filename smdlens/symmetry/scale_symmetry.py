@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from fractions import Fraction
 
 import numpy as np
 
-from smdlens.symmetry.explain import norm_kind, why_invariant, why_not, why_pieces
+from smdlens.symmetry.explain import norm_kind, why_invariant, why_irrelevant, why_not, why_pieces
 from smdlens.symmetry.forms import IdArray
 from smdlens.symmetry.model_graph import ModelGraph, Node, Ref, references
 from smdlens.symmetry.records import Evidence, NormBehind, TensorPart, TensorSymmetry
@@ -34,7 +34,27 @@ class ScaleSymmetry:
     basis: tuple[Mapping[str, Fraction], ...]
     source: str
     notes: tuple[str, ...] = ()
-    aliases: Mapping[str, str] | None = None
+    aliases: Mapping[str, str] = field(default_factory=dict)
+    flow: tuple[FlowNode, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class FlowNode:
+    """One live operator, for a picture of where scales go.
+
+    Attributes:
+        name: Name of its result.
+        op: Operator.
+        module: Path of its module.
+        inputs: Names of the results and parameters it reads.
+        carries: Parameters whose scale the result carries; empty where its degree is zero.
+    """
+
+    name: str
+    op: str
+    module: str
+    inputs: tuple[str, ...]
+    carries: tuple[str, ...]
 
 
 def symmetry_of_graph(graph: ModelGraph, *, frozen: Iterable[str] = ()) -> ScaleSymmetry:
@@ -57,7 +77,29 @@ def symmetry_of_graph(graph: ModelGraph, *, frozen: Iterable[str] = ()) -> Scale
         ),
         source=graph.source,
         notes=_notes(solution),
+        flow=_flow(solution, graph),
         aliases={alias: p.name for p in solution.parameters for alias in p.aliases},
+    )
+
+
+def _flow(solution: Solution, graph: ModelGraph) -> tuple[FlowNode, ...]:
+    leaves = {leaf: parameter.name for leaf, parameter in graph.parameters.items()}
+    nodes = [node for node in graph.nodes if node.name in solution.flow]
+    known = {node.name for node in nodes}
+    return tuple(
+        FlowNode(
+            node.name,
+            node.op,
+            node.module,
+            tuple(
+                leaves.get(name, name)
+                for argument in node.arguments.values()
+                for name in references(argument)
+                if name in known or name in leaves
+            ),
+            tuple(solution.parameters[at].name for at in sorted(solution.flow[node.name])),
+        )
+        for node in nodes
     )
 
 
@@ -101,16 +143,11 @@ def _answer(solution: Solution, graph: ModelGraph, at: int, is_head: bool) -> Te
         if at not in solution.used:
             return made(Role.IRRELEVANT, "no output depends on it")
         if at not in solution.reaching:
-            norm = solution.normaliser.get(at)
-            what = (
-                f"its value vanishes at {why_invariant(norm)}"
-                if norm is not None
-                else "its value vanishes before it reaches an output"
-            )
+            what = why_irrelevant(solution.dropped.get(at))
             return made(Role.IRRELEVANT, what, groups=_length(parameter.shape), clock=True)
         found = solution.channels.get(at)
         axis, groups, granularity = _granularity(solution, at, found)
-        if groups * 1 == _numel(parameter.shape) and groups >= 1:
+        if groups == _numel(parameter.shape):
             return made(
                 Role.IRRELEVANT, "one element per normalised channel: only its sign matters",
                 groups=_length(parameter.shape), clock=True,

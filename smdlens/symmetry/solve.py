@@ -51,6 +51,8 @@ class Solution:
         channels: Pieces of the tensors that were asked for.
         joint: Sets that live on a sphere together, smallest first.
         joint_channels: Per set, the pieces of each member.
+        dropped: Parameter -> first node at which a summand that holds it vanished.
+        flow: Node -> parameters whose scale its result carries.
         detached: Parameters with a value that went through `detach`.
         ignored_epsilons: Node and size of each epsilon that was taken for one.
         without_rule: Operators that got the sound default, with their number.
@@ -67,6 +69,8 @@ class Solution:
     channels: Mapping[int, Channels]
     joint: tuple[frozenset[int], ...]
     joint_channels: Mapping[frozenset[int], Mapping[int, Channels]]
+    dropped: Mapping[int, Node]
+    flow: Mapping[str, frozenset[int]]
     detached: frozenset[int]
     ignored_epsilons: tuple[tuple[str, float], ...]
     without_rule: Mapping[str, int] = field(default_factory=dict)
@@ -89,7 +93,10 @@ def solve(graph: ModelGraph, *, frozen: Iterable[str] = (), granularity: bool = 
     basis = system.null_space(order)
     reaching = frozenset(at for at in range(count) if taint >> (at + 1) & 1)
     used_names = {
-        name for node in live_nodes(graph) for a in node.arguments.values() for name in references(a)
+        name
+        for node in live_nodes(graph)
+        for a in node.arguments.values()
+        for name in references(a)
     } | set(graph.outputs)
     joint = tuple(joint_sets(basis))
     channels: dict[int, Channels] = {}
@@ -109,6 +116,8 @@ def solve(graph: ModelGraph, *, frozen: Iterable[str] = (), granularity: bool = 
         channels=channels,
         joint=joint,
         joint_channels=joint_channels,
+        dropped=engine.dropped,
+        flow=engine.flow,
         detached=frozenset(at for at in range(count) if engine.detached >> (at + 1) & 1),
         ignored_epsilons=tuple((node.name, number) for node, number in engine.ignored_epsilons),
         without_rule=engine.without_rule,
@@ -204,7 +213,7 @@ class _Problem:
             apart: Others, whose elements go different ways.
         """
         rest = {at for at in apart if len(self.parameters[at].shape) >= 2}
-        asked = {at: 0 for at in sorted(wanted | rest)}
+        asked = dict.fromkeys(sorted(wanted | rest), 0)
         found = self.pieces(asked, {at: at for at in asked})
         for axis in (1, 2, 3):
             again = {
@@ -230,7 +239,7 @@ class _Problem:
                 if not any(at in taken for at in members):
                     now.append(members)
                     taken.update(dict.fromkeys(members, len(now)))
-            pieces = self.pieces({at: 0 for at in sorted(taken)}, taken)
+            pieces = self.pieces(dict.fromkeys(sorted(taken), 0), taken)
             for members in now:
                 found[members] = {at: pieces[at] for at in members}
             waiting = [members for members in waiting if members not in found]

@@ -143,3 +143,45 @@ def test_what_is_contradicted_or_undecided_is_said(tmp_path):
     (note,) = json_of(path)["notes"]
     assert note["rule"] == "SMD010" and "0.3" in note["message"] and "0.1" in note["message"]
     assert math.isclose(json_of(path)["settings"][0]["weight_decay"], 0.3)
+
+
+VALUES = [
+    float("nan"), 10**400, -1, "x" * 10_000, "\x1b[2J\u202e", b"\xff" * 50, None, [[[[[[1]]]]]], {},
+    {"lr": {"lr": "\x1b"}}, {1: {2.5: {None: 3}}}, [float("inf")], ("a", True), 1e308, {"a\nb": "c\nd"},
+]  # fmt: skip
+PLACES = [
+    "step",
+    "epoch",
+    "args",
+    "hyper_parameters",
+    "trainer_state",
+    "lr_scheduler",
+    "meta",
+    "config",
+]
+
+
+@pytest.mark.parametrize("at", range(len(VALUES)))
+def test_hostile_values_are_shown_safely_or_left_out(tmp_path, at):
+    """Every odd value at every place that is interpreted: one clean page and strict JSON."""
+    import json
+
+    from smdlens.report.inspection_json import dumps
+
+    path, value = tmp_path / "ckpt.pt", VALUES[at]
+    net = torch.nn.Linear(3, 2)
+    sgd = torch.optim.SGD(net.parameters(), lr=0.1, momentum=0.9)
+    for key in ("lr", "momentum", "weight_decay", "nesterov", "betas"):
+        state = sgd.state_dict()
+        state["param_groups"][0][key] = value
+        content = {"model": net.state_dict(), "optimizer": state}
+        for number, place in enumerate(PLACES):
+            content[place] = (
+                value if number % 2 == at % 2 else {"lr": value, "opt": value, key: value}
+            )
+        torch.save(content, path)
+        text = text_of(path)
+        assert max(map(len, text.splitlines())) <= 80
+        assert not any((ord(c) < 32 and c != "\n") or c == "\u202e" for c in text)
+        found = dumps(inspect_checkpoint(str(path)))
+        json.loads(found, parse_constant=lambda name: pytest.fail(name))

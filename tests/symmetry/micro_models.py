@@ -54,9 +54,7 @@ sequence(
     *IMAGE,
 )
 sequence("conv_relu6_bn", lambda: (conv(3, 6), nn.ReLU6(), nn.BatchNorm2d(6), *HEAD(6)), *IMAGE)
-sequence(
-    "conv_leaky_bn", lambda: (conv(3, 6), nn.LeakyReLU(), nn.BatchNorm2d(6), *HEAD(6)), *IMAGE
-)
+sequence("conv_leaky_bn", lambda: (conv(3, 6), nn.LeakyReLU(), nn.BatchNorm2d(6), *HEAD(6)), *IMAGE)
 sequence("conv_prelu_bn", lambda: (conv(3, 6), nn.PReLU(6), nn.BatchNorm2d(6), *HEAD(6)), *IMAGE)
 sequence("conv_gn", lambda: (conv(3, 12), nn.GroupNorm(3, 12), nn.SiLU(), *HEAD(12)), *IMAGE)
 sequence(
@@ -119,7 +117,12 @@ sequence(
 )
 sequence(
     "reflect_padding_bn",
-    lambda: (conv(3, 6), conv(6, 6, padding=1, padding_mode="reflect"), nn.BatchNorm2d(6), *HEAD(6)),
+    lambda: (
+        conv(3, 6),
+        conv(6, 6, padding=1, padding_mode="reflect"),
+        nn.BatchNorm2d(6),
+        *HEAD(6),
+    ),
     *IMAGE,
 )
 sequence(
@@ -156,7 +159,14 @@ sequence("linear_bn1d", lambda: (nn.Linear(8, 6), nn.BatchNorm1d(6), nn.ReLU(), 
 sequence("ln_only_scale", lambda: (nn.LayerNorm(8), nn.LayerNorm(8), nn.Linear(8, 4)), 8)
 sequence(
     "relu_pair_ln",
-    lambda: (nn.Linear(8, 6), nn.ReLU(), nn.Linear(6, 6), nn.LayerNorm(6), nn.GELU(), nn.Linear(6, 3)),
+    lambda: (
+        nn.Linear(8, 6),
+        nn.ReLU(),
+        nn.Linear(6, 6),
+        nn.LayerNorm(6),
+        nn.GELU(),
+        nn.Linear(6, 3),
+    ),
     8,
 )
 sequence("pair_no_norm", lambda: (nn.Linear(8, 6), nn.ReLU(), nn.Linear(6, 3)), 8)
@@ -205,10 +215,10 @@ sequence(
     lambda: (conv(3, 8), nn.PixelShuffle(2), nn.BatchNorm2d(2), nn.GELU(), *HEAD(2)),
     *IMAGE,
 )
+sequence("softmax_logits", lambda: (nn.Linear(8, 6), nn.Softmax(-1), nn.Linear(6, 3)), 8)
 sequence(
-    "softmax_logits", lambda: (nn.Linear(8, 6), nn.Softmax(-1), nn.Linear(6, 3)), 8
+    "log_softmax_out", lambda: (nn.Linear(8, 6), nn.GELU(), nn.Linear(6, 3), nn.LogSoftmax(-1)), 8
 )
-sequence("log_softmax_out", lambda: (nn.Linear(8, 6), nn.GELU(), nn.Linear(6, 3), nn.LogSoftmax(-1)), 8)
 sequence("lrn", lambda: (conv(3, 6), nn.LocalResponseNorm(3), *HEAD(6)), *IMAGE)
 
 
@@ -583,7 +593,11 @@ class EmbeddingAloneThenNorm(nn.Module):
 class Recurrent(nn.Module):
     def __init__(self):
         super().__init__()
-        self.pre, self.norm, self.lstm = nn.Linear(8, 8), nn.LayerNorm(8), nn.LSTM(8, 6, batch_first=True)
+        self.pre, self.norm, self.lstm = (
+            nn.Linear(8, 8),
+            nn.LayerNorm(8),
+            nn.LSTM(8, 6, batch_first=True),
+        )
         self.head = nn.Linear(6, 3)
 
     def forward(self, x):

@@ -26,7 +26,9 @@ class KeepDouble(TorchFunctionMode):
         kwargs = {k: torch.float64 if any(v is s for s in short) else v for k, v in kwargs.items()}
         name = getattr(func, "__name__", "")
         if name in ("float", "half", "bfloat16") and isinstance(args[0], torch.Tensor):
-            return args[0].double() if args[0].is_floating_point() else func(*args, **kwargs).double()
+            return (
+                args[0].double() if args[0].is_floating_point() else func(*args, **kwargs).double()
+            )
         return func(*args, **kwargs)
 
 
@@ -115,9 +117,7 @@ class Oracle:
     def is_irrelevant(self, name):
         generator = torch.Generator().manual_seed(5)
         return (
-            self.change(
-                {name: lambda w: torch.randn(w.shape, generator=generator, dtype=w.dtype)}
-            )
+            self.change({name: lambda w: torch.randn(w.shape, generator=generator, dtype=w.dtype)})
             < THRESHOLD
         )
 

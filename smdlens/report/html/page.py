@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from jinja2 import Environment, StrictUndefined, Template
 from markupsafe import Markup
 
-from smdlens.diagnosis.check import CheckResult
+from smdlens.diagnosis.cases import CheckResult
 from smdlens.names import for_terminal
 from smdlens.report import numbers
 from smdlens.report.case_groups import case_groups, counts_text, verdict_text

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from smdlens.diagnosis.check import CheckResult
+from smdlens.diagnosis.cases import CheckResult
 from smdlens.report.case_groups import CaseGroup, case_groups, counts_text, verdict_text
 from smdlens.report.terminal.pen import SYMBOLS, Pen
 from smdlens.vocabulary import Outcome

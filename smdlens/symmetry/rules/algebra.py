@@ -83,7 +83,7 @@ def div(call: Call) -> Result:
 
 @rule("addcmul", "addcdiv")
 def add_combined(call: Call) -> Result:
-    """c + a * b or c + a / b."""
+    """C + a * b or c + a / b."""
     engine = call.engine
     a, b = call.value("tensor1"), call.value("tensor2")
     if call.node.op == "addcdiv":
@@ -93,7 +93,7 @@ def add_combined(call: Call) -> Result:
 
 @rule("lerp")
 def lerp(call: Call) -> Result:
-    """a + w (b - a): both ends of one degree, the weight of degree zero."""
+    """A + w (b - a): both ends of one degree, the weight of degree zero."""
     engine = call.engine
     taint = 0
     if call.is_tensor("weight"):

@@ -8,7 +8,7 @@ from smdlens.symmetry.forms import IdArray
 from smdlens.symmetry.rules.call import Call, NotCovered, Result, rule
 from smdlens.symmetry.rules.contract import product
 from smdlens.symmetry.rules.movement import moved, sliced
-from smdlens.symmetry.values import Term, Value, constant_along, labelled
+from smdlens.symmetry.values import Term, Value, labelled
 
 
 def _transposed(array: IdArray) -> IdArray:
@@ -33,7 +33,7 @@ def attention(call: Call) -> Result:
     if key.shape[-2] > 1 or call.has("attn_mask"):
         scores = product(engine, query, turned, scores_shape)
         last = len(scores_shape) - 1
-        kept = tuple(t for t in scores.terms if not constant_along(t, scores_shape, (last,)))
+        kept = engine.without_constants(scores, (last,))
         taint = engine.require_zero(Value(scores_shape, kept)) if kept else 0
         if call.has("attn_mask"):
             taint |= engine.require_zero(call.value("attn_mask"))

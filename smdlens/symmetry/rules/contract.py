@@ -94,7 +94,7 @@ def _letters(count: int, start: str) -> str:
 
 @rule("linear")
 def linear(call: Call) -> Result:
-    """x W^T + b."""
+    """X W^T + b."""
     x, weight = call.value("input"), call.value("weight")
     if len(weight.shape) != 2:
         raise NotCovered
@@ -124,7 +124,7 @@ def matmul(call: Call) -> Result:
 
 @rule("addmm", "baddbmm", "addbmm", "addmv")
 def add_product(call: Call) -> Result:
-    """c + A B, with numbers in front."""
+    """C + A B, with numbers in front."""
     if call.node.op == "addbmm":
         raise NotCovered
     first, second = {

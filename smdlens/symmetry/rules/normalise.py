@@ -13,7 +13,7 @@ from smdlens.symmetry.values import INPUT, Term, Value, constant_along, uniform
 
 
 def _gain_and_bias(call: Call, value: Value, axis: int) -> Value:
-    """gamma * value + beta along one axis."""
+    """Gamma * value + beta along one axis."""
     gain = call.optional("weight")
     if gain is not None:
         one = call.engine.scalar(tuple(1 for _ in value.shape))
@@ -49,7 +49,9 @@ def _batch_normalised(call: Call, x: Value) -> Value:
         # One element per channel and sample is still several in a batch.
         if all(x.shape[axis] == 1 for axis in axes) and term.taint & INPUT:
             constant = False
-        if not constant:
+        if constant:
+            call.engine.drop(term)
+        else:
             kept.append(term)
     if not kept:
         return call.engine.scalar(x.shape, 0.0)
@@ -162,7 +164,7 @@ def group_norm(call: Call) -> Result:
 
 @rule("_weight_norm", "_weight_norm_interface")
 def weight_norm(call: Call) -> Result:
-    """g v / |v|, the length taken over all axes but one."""
+    """G v / |v|, the length taken over all axes but one."""
     direction, length = call.value("v"), call.value("g")
     rank = len(direction.shape)
     axis = call.integer("dim", 0)

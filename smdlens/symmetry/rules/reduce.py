@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+
 import numpy as np
 
 from smdlens.symmetry.forms import IdArray
 from smdlens.symmetry.model_graph import Shape
 from smdlens.symmetry.rules.call import Call, NotCovered, Result, rule
-from smdlens.symmetry.values import Term, Value, constant_along, fresh_labels, varies
+from smdlens.symmetry.values import Term, Value, fresh_labels, varies
 
 
 def _reduced(call: Call, term: Term, shape: Shape, axes: Sequence[int], keep: bool) -> Term:
@@ -97,7 +98,7 @@ def variance(call: Call) -> Result:
     value = call.value("self")
     axes, keep = call.axes("dim", len(value.shape)), call.flag("keepdim")
     engine = call.engine
-    terms = tuple(t for t in value.terms if not constant_along(t, value.shape, axes))
+    terms = engine.without_constants(value, axes)
     factor = 1 if call.node.op.startswith("std") else 2
     if terms:
         term = engine.one_term(Value(value.shape, terms))
@@ -171,7 +172,7 @@ def softmax(call: Call) -> Result:
     axis = call.integer("dim", -1) % len(value.shape)
     if value.shape[axis] == 1:
         return call.engine.scalar(call.shape, 0.0 if "log" in call.node.op else 1.0)
-    kept = tuple(t for t in value.terms if not constant_along(t, value.shape, (axis,)))
+    kept = call.engine.without_constants(value, (axis,))
     taint = call.engine.require_zero(Value(value.shape, kept)) if kept else 0
     return call.engine.constant(call.shape, taint=taint)
 

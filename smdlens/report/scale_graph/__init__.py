@@ -1,0 +1,1 @@
+"""What `smdlens graph` shows: a tree, JSON, a picture."""
