@@ -61,6 +61,7 @@ def analyze(
     graph: str | os.PathLike[str] | None = None,
     model_optional: bool = False,
     device: str | None = None,
+    all_pairs: bool | None = None,
     workers: int | None = None,
     cache_dir: str | os.PathLike[str] | None = None,
     cache: bool | None = None,
@@ -94,6 +95,8 @@ def analyze(
         graph: The network as a .pt2 or .onnx file; read, never run.
         model_optional: Go on from names where the network has no graph.
         device: "auto" (unless given), "cpu", "cuda" or "cuda:N".
+        all_pairs: Also measure the angle between any two of at most 64 snapshots and hold it
+            against a random walk, lag by lag (docs/theory.md §9).
         workers: Parallel readers; never changes a result.
         cache_dir: Folder of measurement caches; $SMDLENS_CACHE or the user's cache folder unless
             given. Never changes a result.
@@ -127,6 +130,7 @@ def analyze(
         graph=graph,
         model_optional=model_optional or None,
         device=device,
+        all_pairs=all_pairs,
         workers=workers,
         cache_dir=cache_dir,
         cache=cache,
@@ -167,6 +171,7 @@ def analyze(
         workers=options.workers,
         progress=progress,
         cache=open_cache(series, options.cache_dir) if options.cache else None,
+        all_pairs=options.all_pairs,
     )
     if len(series.snapshots) == 1:
         raise too_few_snapshots(

@@ -58,6 +58,7 @@ KEYS: dict[str, tuple[Callable[[Any], bool], str]] = {
     "steps": (_is_text, 'a text such as "1000:90000:2"'),
     "tolerance": _NUMBER,
     "device": _TEXT,
+    "all_pairs": (lambda value: isinstance(value, bool), "true or false"),
     "workers": _WHOLE,
     "cache_dir": _TEXT,
     "cache": (lambda value: isinstance(value, bool), "true or false"),

@@ -47,6 +47,7 @@ class AnalysisOptions:
     graph: Path | None = None
     model_optional: bool = False
     device: str = "auto"
+    all_pairs: bool = False
     workers: int | None = None
     cache_dir: Path | None = None
     cache: bool = True

@@ -265,6 +265,14 @@ Workers = Annotated[
         show_default=False,
     ),
 ]
+AllPairs = Annotated[
+    bool,
+    typer.Option(
+        "--all-pairs",
+        help="Also the angle between any two of up to 64 snapshots, beside a random walk.",
+        rich_help_panel=_LOOK,
+    ),
+]
 CacheDir = Annotated[
     Path | None,
     typer.Option(

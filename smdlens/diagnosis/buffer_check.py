@@ -26,6 +26,10 @@ _READINGS = 8
 _RADIAL = 0.2
 # Buffers and norms find the same unit gradient to this factor.
 _ENERGY = np.log(1.7)
+# Squared length of a buffer over that of the decay's share, above which gradients make it.
+_PULL = 10.0
+# Change of the buffer's energy over an interval, logarithm; one draw of it scatters by 0.3.
+_RESTLESS = np.log(4.0)
 # How many standard errors away a reading must lie.
 _SIGMAS = 4.0
 
@@ -71,6 +75,8 @@ def contradictions(
         if law is None or not law.is_heavy_ball or law.momentum == 0.0 or law.decoupled:
             continue
         radial = radial_ratio(part) - part.ratios.kappa_ratio
+        # A frozen tensor keeps the buffer it had: it says nothing about weights that stand still.
+        radial = np.where(part.steps.angle == 0.0, np.nan, radial)
         energy = _energy(part, law.momentum)
         for row, name in enumerate(part.tracks.tensors):
             if groups.tensors[name].role not in INVARIANT_ROLES:
@@ -92,12 +98,21 @@ def contradictions(
 
 
 def _energy(part: GroupMeasurement, a: float) -> Array:
-    """Unit gradient in the buffer over that in the norms, logarithm, at interval ends, [T, I]."""
+    """Unit gradient in the buffer over that in the norms, logarithm, at interval ends, [T, I].
+
+    NaN where the two cannot be compared: where the decay's own share of the buffer is no trifle,
+    and where the unit gradient changes so fast that the end of an interval is not its mean.
+    """
     tracks = part.tracks
     with np.errstate(divide="ignore", invalid="ignore"):
         buffer = tracks.at["v2"][:, 1:] * tracks.at["w2"][:, 1:] * (1.0 - a * a)
         ratio = np.log(buffer / part.steps.drive)
-    blind = part.steps.below | (part.tracks.lengths == 1)
+        change = np.abs(np.diff(np.log(tracks.at["v2"] * tracks.at["w2"]), axis=1))
+        pull = part.rates.mean_decay() / (1.0 - a)
+        decaying = tracks.at["v2"][:, 1:] < _PULL * pull**2 * tracks.at["w2"][:, 1:]
+    restless = change > _RESTLESS
+    still = part.steps.angle == 0.0
+    blind = part.steps.below | (tracks.lengths == 1) | decaying | restless | still
     return np.where(np.isfinite(ratio) & ~blind, ratio, np.nan)
 
 

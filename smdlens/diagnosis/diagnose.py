@@ -14,6 +14,7 @@ from smdlens.diagnosis.cut_location import locate_cuts
 from smdlens.diagnosis.decays import decays_of
 from smdlens.diagnosis.findings import find
 from smdlens.diagnosis.frames import interval_frame
+from smdlens.diagnosis.lag_curve import lag_frame
 from smdlens.diagnosis.measure_group import measure_groups
 from smdlens.diagnosis.records import Diagnosis
 from smdlens.diagnosis.relaxed import relaxed_ratios
@@ -82,6 +83,9 @@ def diagnose(
         groups=groups,
         hyper=hyper,
         tolerance=tolerance,
+        lags=None
+        if motion.angles is None
+        else lag_frame(motion.angles, measured, owner, tracks.steps),
     )
     evidence = (
         *contradiction_findings(contradicted),

@@ -71,6 +71,22 @@ DECAY_TENSOR_SCHEMA: dict[str, pl.DataType] = {
     "ratio_at_end": pl.Float64(),
 }
 
+# One row per tensor, stage and lag, with `--all-pairs` (docs/theory.md §9): the angle between
+# snapshots that far apart, median and range over the pairs, beside that of a random walk.
+LAG_SCHEMA: dict[str, pl.DataType] = {
+    "tensor": pl.String(),
+    "stage": pl.Int64(),
+    "lag_steps": pl.Int64(),
+    "pairs": pl.Int64(),
+    "angle_rad": pl.Float64(),
+    "angle_min_rad": pl.Float64(),
+    "angle_max_rad": pl.Float64(),
+    "angle_random_walk_rad": pl.Float64(),
+    "ratio_to_walk": pl.Float64(),
+    "saturated": pl.Boolean(),  # the walk would have forgotten where it started
+    "motion": pl.String(),  # confined, diffusive or directed; null where it cannot be said
+}
+
 
 @dataclass(frozen=True, slots=True)
 class Stage:
@@ -129,6 +145,7 @@ class Diagnosis:
     groups with the evidence from the weights added, `hyper` the hyper-parameters with every cut
     placed as well as the weights can tell. Tensors the theory does not bind (role not
     invariant) appear in the frames with state `undetermined`, reason `not scale-invariant`.
+    `lags` (`LAG_SCHEMA`) is None unless all pairs were measured.
     """
 
     intervals: pl.DataFrame
@@ -141,3 +158,4 @@ class Diagnosis:
     groups: ScaleGroups
     hyper: HyperParameters
     tolerance: float
+    lags: pl.DataFrame | None = None

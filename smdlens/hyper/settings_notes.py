@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from smdlens.hyper.optimizer import SAVED, kind_from_keys, last_record, number
+from smdlens.hyper.optimizer import SAVED, kind_from_keys, last_record, number, saved_betas
 from smdlens.hyper.settings import Settings
 from smdlens.snapshots.records import GroupRecord, SnapshotSeries
 from smdlens.vocabulary import OptimizerKind
@@ -95,7 +95,5 @@ def _changing_momentum(series: SnapshotSeries) -> list[Note]:
 
 
 def _momentum(values: Mapping[str, Any]) -> float | None:
-    betas = values.get("betas")
-    if isinstance(betas, (tuple, list)) and betas and isinstance(betas[0], (int, float)):
-        return float(betas[0])
-    return number(values, "momentum")
+    betas = saved_betas(values)
+    return betas[0] if betas is not None else number(values, "momentum")

@@ -10,6 +10,7 @@ import hashlib
 import os
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import polars as pl
 
@@ -34,7 +35,8 @@ class MeasurementCache:
         self.path = path
         self._rows = cache_file.read(path)
         self._states = _states(self._rows)
-        self._digests = _by_key(self._rows, "digest", "digest")
+        self._digests: dict[str, str] = _by_key(self._rows, "digest", "digest")
+        self._values: dict[str, list[float]] = _by_key(self._rows, "values", "values")
         self._prints: dict[str, str] = {}
         self._used: list[pl.Series] = []
         self._new: list[pl.DataFrame] = []
@@ -81,11 +83,11 @@ class MeasurementCache:
 
     def values(self, key: str) -> list[float] | None:
         """A list of numbers kept under `key`."""
-        found = self._rows.filter((pl.col("kind") == "values") & (pl.col("key") == key))
-        return None if found.is_empty() else list(found.item(0, "values"))
+        return self._values.get(key)
 
     def add_values(self, key: str, values: list[float]) -> None:
         """Keep a list of numbers."""
+        self._values[key] = values
         self._new.append(
             pl.DataFrame(
                 {"kind": ["values"], "key": [key], "values": [values]},
@@ -139,7 +141,7 @@ def _states(rows: pl.DataFrame) -> dict[str, tuple[FileState, str]]:
     return {r[0]: (FileState(r[1], r[2], r[3], r[4]), r[5]) for r in reversed(files.rows())}
 
 
-def _by_key(rows: pl.DataFrame, kind: str, column: str) -> dict[str, str]:
+def _by_key(rows: pl.DataFrame, kind: str, column: str) -> dict[str, Any]:
     return dict(rows.filter(pl.col("kind") == kind).select("key", column).rows())
 
 

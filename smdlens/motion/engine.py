@@ -2,20 +2,16 @@
 
 from __future__ import annotations
 
-import os
 import time
-from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
-from threading import local
+from collections.abc import Callable, Iterator, Sequence
 
 import numpy as np
 import polars as pl
-import torch
 from numpy.typing import NDArray
 
 from smdlens.errors import NothingToAnalyseError
 from smdlens.hyper.records import HyperParameters
+from smdlens.motion.all_pairs import measure_all_pairs
 from smdlens.motion.cache import MeasurementCache
 from smdlens.motion.device import Device, choose_device
 from smdlens.motion.files import FilePool
@@ -28,6 +24,7 @@ from smdlens.motion.select import Selected, select
 from smdlens.motion.statistics import frozen_statistics
 from smdlens.motion.sums import TaskSums, TensorSums, quiet, sums_for
 from smdlens.motion.walk import run_task
+from smdlens.motion.workers import in_order
 from smdlens.motion.workspace import Workspace
 from smdlens.snapshots.records import Snapshot, SnapshotSeries
 from smdlens.symmetry.records import ScaleGroups
@@ -44,6 +41,7 @@ def measure(
     workers: int | None = None,
     progress: Progress | None = None,
     cache: MeasurementCache | None = None,
+    all_pairs: bool = False,
 ) -> Motion:
     """Measure what moved between neighbouring snapshots.
 
@@ -56,6 +54,7 @@ def measure(
             depend on it.
         progress: Called in this thread with bytes done and bytes in all.
         cache: Measurements of earlier analyses; new ones are added and saved.
+        all_pairs: Also take the angle between any two of at most 64 snapshots.
 
     Returns:
         The two motion tables, frozen running variances and the cost.
@@ -85,6 +84,11 @@ def measure(
         for index, sums in _measured(parts, target, workers, pool, progress):
             tables.add(parts[index], sums)
         frozen = frozen_statistics(series, groups, pool, cache)
+        angles = (
+            measure_all_pairs(chosen, series, target, workers, pool, progress, cache)
+            if all_pairs
+            else None
+        )
         pool.verify()
     snapshots = _frame(tables.snapshots, SNAPSHOT_SCHEMA)
     pairs = _frame(tables.pairs, PAIR_SCHEMA)
@@ -104,6 +108,7 @@ def measure(
             str(target.torch_device),
             ", ".join(note for note in notes if note),
         ),
+        angles=angles,
     )
 
 
@@ -120,7 +125,7 @@ def _measured(
     done_bytes = 0
     jobs = batches(plans, device.block_elements)
     current: tuple[int, TensorSums] | None = None
-    for done, batch in _in_order(jobs, device, workers, pool):
+    for done, batch in in_order(jobs, _run_batch, device, workers, pool):
         for task, part in zip(batch, done, strict=True):
             if current is None or current[0] != task.tensor:
                 if current is not None:
@@ -136,41 +141,8 @@ def _measured(
         yield current
 
 
-def _in_order(
-    jobs: Iterable[tuple[Task, ...]], device: Device, workers: int | None, pool: FilePool
-) -> Iterator[tuple[list[TaskSums], tuple[Task, ...]]]:
-    """Run the jobs on threads and hand results back in the order of the jobs."""
-    count = workers or _available_cores()
-    mine = local()
-
-    def run(batch: tuple[Task, ...]) -> list[TaskSums]:
-        if not hasattr(mine, "space"):
-            # One thread per worker: two levels of threads fight over the cores.
-            torch.set_num_threads(1)
-            mine.space = Workspace(pool, device.torch_device)
-        return [run_task(task, mine.space) for task in batch]
-
-    threads_before = torch.get_num_threads()
-    executor = ThreadPoolExecutor(count, thread_name_prefix="smdlens-motion")
-    pending: deque[tuple[tuple[Task, ...], Future[list[TaskSums]]]] = deque()
-    try:
-        for batch in jobs:
-            pending.append((batch, executor.submit(run, batch)))
-            if len(pending) >= 2 * count:
-                batch, future = pending.popleft()
-                yield future.result(), batch
-        while pending:
-            batch, future = pending.popleft()
-            yield future.result(), batch
-    finally:
-        executor.shutdown(wait=True, cancel_futures=True)
-        torch.set_num_threads(threads_before)
-
-
-def _available_cores() -> int:
-    # A container's share of the machine, where the system can tell.
-    affinity = getattr(os, "sched_getaffinity", None)
-    return len(affinity(0)) if affinity else os.cpu_count() or 1
+def _run_batch(batch: tuple[Task, ...], space: Workspace) -> list[TaskSums]:
+    return [run_task(task, space) for task in batch]
 
 
 class _Tables:

@@ -107,6 +107,12 @@ class TensorPlan:
             gradients=self.gradients[first:last],
         )
 
+    def taken(self, indices: tuple[int, ...]) -> TensorPlan:
+        """The same for some snapshots, which are no neighbours."""
+        return replace(
+            self, snapshots=tuple(self.snapshots[index] for index in indices), gradients=()
+        )
+
 
 @dataclass(frozen=True, slots=True)
 class Task:

@@ -68,6 +68,16 @@ PAIR_SCHEMA: dict[str, pl.DataType] = {
     "eps_fraction": pl.Float64(),  # weighted mean of f, weights |w_c|^2
 }
 
+# One row per (invariant tensor, any two of at most 64 snapshots), on request.
+ANGLE_SCHEMA: dict[str, pl.DataType] = {
+    "tensor": pl.String(),
+    "snapshot_from": pl.Int64(),
+    "snapshot_to": pl.Int64(),
+    "step_from": pl.Int64(),
+    "step_to": pl.Int64(),
+    "angle_rad": pl.Float64(),
+}
+
 
 @dataclass(frozen=True, slots=True)
 class ReadCost:
@@ -88,9 +98,11 @@ class Motion:
         pairs: Frame with `PAIR_SCHEMA`, ordered by tensor, snapshot_from.
         frozen_statistics: Names of running variances that never change over the run.
         cost: Bytes, time and device.
+        angles: Frame with `ANGLE_SCHEMA`, None unless all pairs were asked for.
     """
 
     snapshots: pl.DataFrame
     pairs: pl.DataFrame
     frozen_statistics: frozenset[str]
     cost: ReadCost
+    angles: pl.DataFrame | None = None

@@ -64,6 +64,14 @@ def row_keys(
     )
 
 
+def gram_key(
+    selected: Selected, at: tuple[int, ...], device: Device, fingerprint: Fingerprint
+) -> str:
+    """Key of the angles between any two of a tensor's snapshots `at`."""
+    weights = [_source(selected.plan.snapshots[k].weights, fingerprint) for k in at]
+    return _key("gram", _recipe(selected, device), weights)
+
+
 def content_key(ref: TensorRef, fingerprint: Fingerprint) -> str:
     """Key of the bytes of one stored tensor."""
     return _key("content", _ref(ref, fingerprint))

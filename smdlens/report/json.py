@@ -66,6 +66,8 @@ def to_dict(report: Report, result: CheckResult | None = None) -> dict[str, Any]
             "headline": report.summary.headline,
         },
     }
+    if diagnosis.lags is not None:
+        content["lags"] = diagnosis.lags.to_dicts()
     if result is not None:
         content["check"] = _check(result)
     return {key: _clean(value) for key, value in content.items()}

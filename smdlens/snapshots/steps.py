@@ -17,7 +17,8 @@ EPOCH_KEYS = ("epoch", "epochs", "epoch_idx", "current_epoch")
 # Sub-dictionaries in which trainers keep them.
 _NESTED = ("", "trainer_state", "meta", "train_state", "trainer", "progress", "__metadata__")
 _SUFFIXES = re.compile(
-    r"(?:\.(?:pth|pt|ckpt|bin|pkl|tar|th|safetensors|model|index|h5|weights|npz|params|distcp))+$"
+    r"(?:\.(?:pth|pt|pt2|ckpt|bin|pkl|tar|th|safetensors|model|index|h5|weights|npz|npy|params|"
+    r"distcp|msgpack|onnx))+$"
 )
 _TAIL = r"(?:[_\-=+ ,@(\[].*)?"
 _WORD = r"(?:.*[^a-z])?"

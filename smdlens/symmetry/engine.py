@@ -152,7 +152,7 @@ class Engine:
         form = ANY if number == 0 else ZERO
         return Value(shape, (Term(uniform(rank, form), uniform(rank, 0), 0),))
 
-    def sum_of(self, shape: Shape, terms: Sequence[Term], **flags: object) -> Value:
+    def sum_of(self, shape: Shape, terms: Sequence[Term]) -> Value:
         """A sum: terms that vary everywhere must agree and become one, the others wait.
 
         Summands that are exactly zero only add their taint.
@@ -279,11 +279,11 @@ class Engine:
         ]
         return self.sum_of(shape, terms)
 
-    def power(self, value: Value, exponent: Coefficient, **flags: bool) -> Value:
+    def power(self, value: Value, exponent: Coefficient, *, moment: bool = False) -> Value:
         """An elementwise power, or any function of that degree of homogeneity."""
         term = self.one_term(value)
         degree = self.times(term.degree, exponent)
-        return Value(value.shape, (Term(degree, term.labels, term.taint),), **flags)
+        return Value(value.shape, (Term(degree, term.labels, term.taint),), moment)
 
     def add(self, a: Value, b: Value, shape: Shape) -> Value:
         """Elementwise sum."""

@@ -69,7 +69,7 @@ def why_not(solution: Solution, at: int) -> str:
 
 def _others(solution: Solution, at: int, reason: Reason) -> str:
     form = solution.blocking_forms.get(at, ())
-    names = [name for name in _modules(solution, form, at)]
+    names = _modules(solution, form, at)
     shown = ", ".join(f"`{name}`" for name in names[:3])
     return f"{shown} and {len(names) - 3} more" if len(names) > 3 else shown
 

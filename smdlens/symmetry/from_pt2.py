@@ -93,8 +93,7 @@ def _translated(program: Mapping[str, Any], path: Path) -> ModelGraph:
     nodes: list[Node] = []
     writes = _Writes(path)
     for node in graph["nodes"]:
-        for made_node in _nodes(node, values, shapes):
-            nodes.append(writes.functional(made_node))
+        nodes.extend(map(writes.functional, _nodes(node, values, shapes)))
     made = {node.name for node in nodes}
     outputs = [
         name

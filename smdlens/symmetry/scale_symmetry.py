@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from fractions import Fraction
+from itertools import pairwise
 
 import numpy as np
 
@@ -241,7 +242,7 @@ def _parts(solution: Solution, at: int, found: Channels) -> tuple[TensorPart, ..
         return ()
     edges = [0, *(np.flatnonzero(np.diff(free.astype(np.int8))) + 1).tolist(), len(free)]
     parts: list[TensorPart] = []
-    for low, high in zip(edges[:-1], edges[1:], strict=True):
+    for low, high in pairwise(edges):
         if free[low]:
             granularity = _part_granularity(found.classes[low:high])
             parts.append(TensorPart(low, high, Role.SCALE_INVARIANT, granularity))

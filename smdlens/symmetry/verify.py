@@ -61,7 +61,8 @@ class Experiment:
         self.parameters: dict[str, nn.Parameter] = {}
         with torch.no_grad():
             for name, parameter in self.model.named_parameters(remove_duplicate=False):
-                self.parameters[name] = parameter.requires_grad_(True)
+                parameter.requires_grad_(True)
+                self.parameters[name] = parameter
             for parameter in self.model.parameters():
                 fan_in = max(parameter[0].numel(), 1) if parameter.dim() > 1 else 4
                 noise = torch.randn(parameter.shape, generator=generator, dtype=torch.float64)
@@ -108,7 +109,9 @@ class Experiment:
         )
         size = float((outputs.detach() * weights).abs().sum())
         return {
-            name: 0.0 if g is None else abs(float((g * self.parameters[name]).sum())) / size
+            name: 0.0
+            if g is None
+            else abs(float((g * self.parameters[name].detach()).sum())) / size
             for name, g in zip(names, gradients, strict=True)
         }
 

@@ -6,6 +6,7 @@ import math
 import os
 import random
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -82,8 +83,9 @@ def _mutate(data: bytes, draw: random.Random, target: Target) -> bytes:
     return bytes(mutated)
 
 
-def _fuzz(folder: Path, name: str, rounds: int) -> int:
-    target = FORMATS[name](folder)
+def fuzz(folder: Path, make: Callable[[Path], Target], rounds: int) -> int:
+    """Mutate a checkpoint again and again; returns how many of the mutants were refused."""
+    target = make(folder)
     data = target.broken.read_bytes()
     draw = random.Random(SEED)
     errors = 0
@@ -101,14 +103,14 @@ def _fuzz(folder: Path, name: str, rounds: int) -> int:
 
 @pytest.mark.parametrize("name", FORMATS)
 def test_mutations_are_read_soundly_or_refused(tmp_path: Path, name: str) -> None:
-    errors = _fuzz(tmp_path, name, MUTATIONS)
+    errors = fuzz(tmp_path, FORMATS[name], MUTATIONS)
     assert errors > 0.2 * MUTATIONS
 
 
 @pytest.mark.deep
 @pytest.mark.parametrize("name", FORMATS)
 def test_many_mutations(tmp_path: Path, name: str) -> None:
-    _fuzz(tmp_path, name, 10_000)
+    fuzz(tmp_path, FORMATS[name], 10_000)
 
 
 def test_twenty_thousand_tensors_open_in_seconds(tmp_path: Path) -> None:

@@ -218,7 +218,7 @@ entries = st.lists(
 PLACES = ("args", "training_args", "trainer_state", "lr_scheduler", "hyper_parameters", "meta")
 
 
-@settings(max_examples=4000, deadline=None)
+@settings(max_examples=6000, deadline=None)
 @given(
     st.lists(st.dictionaries(st.sampled_from(PLACES), options, max_size=4), min_size=2, max_size=2),
     st.lists(options, min_size=2, max_size=2),

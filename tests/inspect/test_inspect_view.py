@@ -147,7 +147,8 @@ def test_what_is_contradicted_or_undecided_is_said(tmp_path):
 
 VALUES = [
     float("nan"), 10**400, -1, "x" * 10_000, "\x1b[2J\u202e", b"\xff" * 50, None, [[[[[[1]]]]]], {},
-    {"lr": {"lr": "\x1b"}}, {1: {2.5: {None: 3}}}, [float("inf")], ("a", True), 1e308, {"a\nb": "c\nd"},
+    {"lr": {"lr": "\x1b"}}, {1: {2.5: {None: 3}}}, [float("inf")], ("a", True), 1e308,
+    {"a\nb": "c\nd"},
 ]  # fmt: skip
 PLACES = [
     "step",

@@ -19,7 +19,10 @@ from smdlens.snapshots import pt2 as reader
 from smdlens.snapshots.readers import read_checkpoint
 from smdlens.snapshots.resolve import tensor_ref
 
-pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::FutureWarning")
+# torch's own exporter warns about weights that are stored channels last.
+pytestmark = pytest.mark.filterwarnings(
+    "ignore::DeprecationWarning", "ignore::FutureWarning", "ignore:No complete tensor:UserWarning"
+)
 
 
 class Buffers(torch.nn.Module):
@@ -32,12 +35,12 @@ class Buffers(torch.nn.Module):
         self.first = torch.nn.Linear(4, 4)
         self.second = torch.nn.Linear(4, 4)
         self.second.weight = self.first.weight
-        self.half = torch.nn.Parameter(torch.randn(4).bfloat16())
+        self.low = torch.nn.Parameter(torch.randn(4).bfloat16())
         self.register_buffer("mask", torch.ones(3), persistent=False)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         y = self.norm(self.conv(x)).mean((2, 3))
-        return self.second(self.first(y)) * self.half.float() + self.mask.sum()
+        return self.second(self.first(y)) * self.low.float() + self.mask.sum()
 
 
 def _export(path: Path) -> torch.nn.Module:

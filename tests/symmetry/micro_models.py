@@ -80,7 +80,8 @@ sequence(
 sequence(
     "depthwise_bn",
     lambda: (
-        conv(3, 6), nn.BatchNorm2d(6), conv(6, 6, groups=6, bias=False), nn.BatchNorm2d(6), *HEAD(6),
+        conv(3, 6), nn.BatchNorm2d(6), conv(6, 6, groups=6, bias=False), nn.BatchNorm2d(6),
+        *HEAD(6),
     ),
     *IMAGE,
 )  # fmt: skip

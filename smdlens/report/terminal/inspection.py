@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -164,7 +165,7 @@ def _brief(value: Any) -> str:
 
 def _value(value: Any) -> str:
     if isinstance(value, float):
-        return rate(value)
+        return rate(value) if math.isfinite(value) else str(value)
     if isinstance(value, (list, tuple)):
         return "/".join(map(_value, value[:4])) + ("/…" if len(value) > 4 else "")
     return shorten(str(value), 40)

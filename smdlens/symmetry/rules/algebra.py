@@ -127,9 +127,10 @@ def exact(number: float) -> Coefficient:
 def fixed_power(call: Call) -> Result:
     """Powers with a name of their own."""
     value = call.value("self")
-    exponent: Coefficient = {
+    powers: dict[str, Coefficient] = {
         "square": 2, "sqrt": Fraction(1, 2), "rsqrt": Fraction(-1, 2), "reciprocal": -1,
-    }[call.node.op]  # fmt: skip
+    }  # fmt: skip
+    exponent = powers[call.node.op]
     moment = call.node.op == "square" or (value.moment and exponent > 0)
     if exponent < 0:
         call.engine.met_normaliser(value.terms[0].degree)

@@ -219,7 +219,7 @@ def reorder(call: Call) -> Result:
     if not axes:
         raise NotCovered
     if call.node.op == "flip":
-        return moved(value, call.shape, lambda a: np.flip(a, axes))
+        return moved(value, call.shape, lambda a: np.flip(a, tuple(axes)))
     shifts = call.integers("shifts")
     return moved(value, call.shape, lambda a: np.roll(a, shifts, axes))
 
@@ -354,16 +354,11 @@ def scatter_range(call: Call) -> Result:
 
 @rule("im2col", "unfold_copy", "unfold", "pixel_shuffle", "pixel_unshuffle", "channel_shuffle")
 def regroup(call: Call) -> Result:
-    """Elements regrouped within each sample: one degree for all of it, unless spelled out below."""
+    """Elements regrouped: all of one degree."""
     value = call.engine.single(call.value("self"))
     term = value.terms[0]
-    degree = call.engine.unify(term.degree, range(1, len(value.shape)))
-    if len(value.shape) == 0:
-        raise NotCovered
-    degree = degree.reshape((degree.shape[0],) + (1,) * (len(call.shape) - 1))
-    if degree.shape[0] > 1:
-        degree = call.engine.unify(degree, (0,))
-    return Value(call.shape, (Term(degree, None, term.taint),))
+    degree = call.engine.unify(term.degree, range(len(value.shape)))
+    return Value(call.shape, (Term(degree.reshape((1,) * len(call.shape)), None, term.taint),))
 
 
 @rule("copy")

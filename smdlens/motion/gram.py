@@ -1,0 +1,137 @@
+"""Every snapshot of a tensor against every other: one Gram matrix, block by block.
+
+The matrix is taken of what each snapshot differs from the mean of all of them by, element by
+element; the mean's own sums turn it back into angles. So small angles keep their digits: what
+cancels is of the size of the motion, not of the weights (derived in docs/theory.md).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from smdlens.motion.layout import Block
+from smdlens.motion.plan import Source, TensorPlan
+from smdlens.motion.workspace import Workspace
+from smdlens.snapshots.records import DTYPE_BYTES
+
+Float = NDArray[np.float64]
+# float64 elements of all snapshots in a block: 4 MiB, and long enough to be worth a read each.
+_BLOCK = 1 << 19
+_GATHERED_BLOCK = 1 << 24
+_TASK_BLOCKS = 32
+
+
+@dataclass(frozen=True, slots=True)
+class GramTask:
+    """Elements [low, high) of one tensor in every chosen snapshot."""
+
+    tensor: int
+    weights: tuple[Source, ...]
+    low: int
+    high: int
+    block_elements: int
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes that are read."""
+        return (self.high - self.low) * sum(DTYPE_BYTES[s.dtype] for s in self.weights)
+
+
+@dataclass(slots=True)
+class GramSums:
+    """Plain sums over elements; m is the mean over snapshots, e_i what snapshot i adds to it.
+
+    Attributes:
+        ee: <e_i, e_j>, [S, S].
+        me: <m, e_i>, [S].
+        mm: |m|^2.
+        lost: Snapshots with weights that are not finite; their entries mean nothing, bool [S].
+    """
+
+    ee: Float
+    me: Float
+    mm: float
+    lost: NDArray[np.bool_]
+
+    @classmethod
+    def zeros(cls, snapshots: int) -> GramSums:
+        """Sums over nothing."""
+        shape = snapshots, snapshots
+        return cls(np.zeros(shape), np.zeros(snapshots), 0.0, np.zeros(snapshots, dtype=bool))
+
+    def add(self, part: GramSums) -> None:
+        """Merge in place; parts must come in a fixed order."""
+        self.ee += part.ee
+        self.me += part.me
+        self.mm += part.mm
+        self.lost |= part.lost
+
+    def turn2(self) -> Float:
+        """2 (1 - cos) between snapshots i < j in row order; NaN where an end is zero or lost.
+
+        |w_i - w_j|^2 = E_ii + E_jj - 2 E_ij, and what the change of length takes of it is
+        (|w_i| - |w_j|)^2 with |w_i|^2 - |w_j|^2 = 2 <m, e_i - e_j> + E_ii - E_jj.
+        """
+        own = np.diag(self.ee)
+        norm = np.sqrt(np.maximum(self.mm + 2.0 * self.me + own, 0.0))
+        norm[self.lost] = np.nan
+        i, j = np.triu_indices(len(own), 1)
+        distance2 = own[i] + own[j] - 2.0 * self.ee[i, j]
+        with np.errstate(divide="ignore", invalid="ignore"):
+            longer = (2.0 * (self.me[i] - self.me[j]) + own[i] - own[j]) / (norm[i] + norm[j])
+            turned = np.maximum(distance2 - longer**2, 0.0) / (norm[i] * norm[j])
+        return np.where(np.isfinite(turned), turned, np.nan)
+
+
+def gram_tasks(tensor: int, plan: TensorPlan) -> list[GramTask]:
+    """Cut one tensor into tasks; `plan` holds the chosen snapshots only."""
+    weights = tuple(s.weights for s in plan.snapshots)
+    total = _GATHERED_BLOCK if plan.gathered else _BLOCK
+    size = max(total // len(weights), 1)
+    step, numel = size * _TASK_BLOCKS, plan.layout.numel
+    return [
+        GramTask(tensor, weights, low, min(low + step, numel), size)
+        for low in range(0, numel, step)
+    ]
+
+
+def run_gram_task(task: GramTask, space: Workspace) -> GramSums:
+    """Sums over a task's blocks."""
+    total = GramSums.zeros(len(task.weights))
+    for low in range(task.low, task.high, task.block_elements):
+        high = min(low + task.block_elements, task.high)
+        rows = _read(task, low, high, space)
+        part = _sums(rows)
+        if not np.isfinite(part.ee).all():
+            # Read again: the mean has carried what is not finite into every row.
+            rows = _read(task, low, high, space)
+            lost = ~torch.isfinite(rows).all(1)
+            rows[lost] = 0.0
+            part = _sums(rows)
+            part.lost |= lost.cpu().numpy()
+        total.add(part)
+    return total
+
+
+def _read(task: GramTask, low: int, high: int, space: Workspace) -> torch.Tensor:
+    count = high - low
+    rows = space.scratch("gram", (len(task.weights), 1, count)).flat.view(-1, count)
+    block = Block(low, high, (1, 1, count), 0, 0)
+    for row, source in zip(rows, task.weights, strict=True):
+        row.copy_(space.narrowed(space.raw(source, block)))
+    return rows
+
+
+def _sums(rows: torch.Tensor) -> GramSums:
+    mean = rows.mean(0)
+    rows.sub_(mean)
+    return GramSums(
+        torch.mm(rows, rows.t()).cpu().numpy(),
+        torch.mv(rows, mean).cpu().numpy(),
+        float(torch.dot(mean, mean)),
+        np.zeros(len(rows), dtype=bool),
+    )

@@ -1,0 +1,138 @@
+"""Small checkpoints in folders and archives of other kinds, as bytes that get cut and mutated."""
+
+from __future__ import annotations
+
+import io
+import json
+import pickle
+import struct
+import zipfile
+from pathlib import Path
+from typing import Any
+
+import torch
+from faults_helpers import Target
+from torch.distributed.checkpoint.filesystem import _StorageInfo
+from torch.distributed.checkpoint.metadata import (
+    BytesStorageMetadata,
+    ChunkStorageMetadata,
+    Metadata,
+    MetadataIndex,
+    TensorProperties,
+    TensorStorageMetadata,
+)
+
+
+def _save(value: Any) -> bytes:
+    file = io.BytesIO()
+    torch.save(value, file)
+    return file.getvalue()
+
+
+def _dcp(folder: Path) -> Path:
+    """One tensor cut along both axes, one whole, and a number, from two ranks."""
+    path = folder / "step-1"
+    path.mkdir()
+    files = {"__0_0.distcp": b"", "__1_0.distcp": b""}
+    state: dict[str, Any] = {}
+    storage: dict[MetadataIndex, _StorageInfo] = {}
+
+    def store(rank: int, index: MetadataIndex, value: Any) -> None:
+        name, data = f"__{rank}_0.distcp", _save(value)
+        storage[index] = _StorageInfo(name, len(files[name]), len(data))
+        files[name] += data
+
+    w = torch.arange(12.0).view(4, 3)
+    chunks = []
+    for rank, (row, column) in enumerate(((0, 0), (0, 1), (2, 0), (2, 1))):
+        part = w[row : row + 2, column : column + 1 + column]
+        offsets = torch.Size([row, column])
+        chunks.append(ChunkStorageMetadata(offsets, part.shape))
+        store(rank % 2, MetadataIndex("model.w", offsets), part.contiguous())
+    float32 = TensorProperties(dtype=torch.float32)
+    state["model.w"] = TensorStorageMetadata(float32, w.shape, chunks)
+    whole = ChunkStorageMetadata(torch.Size([0]), torch.Size([5]))
+    state["model.b"] = TensorStorageMetadata(float32, torch.Size([5]), [whole])
+    store(0, MetadataIndex("model.b", torch.Size([0])), torch.ones(5))
+    state["step"] = BytesStorageMetadata()
+    store(1, MetadataIndex("step"), 1)
+    for name, data in files.items():
+        (path / name).write_bytes(data)
+    metadata = Metadata(state, {k: tuple(k.split(".")) for k in state}, storage)
+    (path / ".metadata").write_bytes(pickle.dumps(metadata))
+    return path
+
+
+def _metadata(folder: Path) -> Target:
+    path = _dcp(folder)
+    return Target(path, path / ".metadata")
+
+
+def _slices(folder: Path) -> Target:
+    path = _dcp(folder)
+    return Target(path, path / "__0_0.distcp", front=4000)
+
+
+def _zero(folder: Path, stage: int) -> Path:
+    path = folder / "global_step1"
+    path.mkdir()
+    model = {
+        "module": {"w": torch.ones(2, 3).bfloat16(), "b": torch.ones(3).bfloat16()},
+        "param_shapes": [{"w": torch.Size([2, 3]), "b": torch.Size([3])}],
+        "global_steps": 1,
+        "dp_world_size": 1,
+    }
+    prefix = "" if stage < 3 else "zero_pp_rank_0_"
+    torch.save(model, path / f"{prefix}mp_rank_00_model_states.pt")
+    inner = {"state": {0: {"momentum_buffer": torch.ones(9)}}, "param_groups": [{"lr": 0.1}]}
+    state: dict[str, Any] = {"zero_stage": stage, "partition_count": 1}
+    if stage < 3:
+        state |= {"single_partition_of_fp32_groups": [torch.ones(9)], "base_optimizer_state": inner}
+    else:
+        state |= {"fp32_flat_groups": [torch.ones(9)], "optimizer_state_dict": inner}
+    content = {"optimizer_state_dict": state}
+    torch.save(content, path / "zero_pp_rank_0_mp_rank_00_optim_states.pt")
+    return path
+
+
+def _zero_optim(folder: Path) -> Target:
+    path = _zero(folder, 2)
+    return Target(path, path / "zero_pp_rank_0_mp_rank_00_optim_states.pt", back=1500)
+
+
+def _zero_model(folder: Path) -> Target:
+    path = _zero(folder, 3)
+    return Target(path, path / "zero_pp_rank_0_mp_rank_00_model_states.pt", back=1500)
+
+
+def _pt2(folder: Path) -> Target:
+    path = folder / "step_1.pt2"
+    table = {}
+    w = torch.arange(6.0)
+    with zipfile.ZipFile(path, "w") as archive:
+        for number, shape in enumerate(((2, 3), (6,))):
+            strides = [3, 1] if len(shape) == 2 else [1]
+            table[f"w{number}"] = {
+                "path_name": f"weight_{number}",
+                "is_param": True,
+                "use_pickle": False,
+                "tensor_meta": {
+                    "dtype": 7,
+                    "sizes": [{"as_int": n} for n in shape],
+                    "strides": [{"as_int": n} for n in strides],
+                    "storage_offset": {"as_int": 0},
+                },
+            }
+            archive.writestr(f"m/data/weights/weight_{number}", w.numpy().tobytes())
+        text = json.dumps({"config": table})
+        archive.writestr("m/data/weights/model_weights_config.json", text)
+    return Target(path, path, back=600)
+
+
+SHARDED = {
+    "torch-distributed": _metadata,
+    "torch-distributed-slices": _slices,
+    "deepspeed-optimizer": _zero_optim,
+    "deepspeed-model": _zero_model,
+    "torch-export": _pt2,
+}

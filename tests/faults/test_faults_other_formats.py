@@ -1,0 +1,42 @@
+"""The same faults as everywhere, in the formats of folders and of other frameworks."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from faults_helpers import Target
+from sharded_helpers import SHARDED
+from test_faults_broken_files import fuzz
+
+from smdlens.errors import SnapshotError
+from smdlens.snapshots import open_snapshot
+
+MUTATIONS = 1_000
+
+
+@pytest.mark.parametrize("name", SHARDED)
+def test_every_cut_of_a_part_is_a_clear_error(tmp_path: Path, name: str) -> None:
+    target = SHARDED[name](tmp_path)
+    data = target.broken.read_bytes()
+    first = min(len(data), 4096)
+    spread = {first + i * (len(data) - first) // 400 for i in range(400)} - {len(data)}
+    with target.broken.open("r+b") as file:
+        for cut in sorted({*range(first), *spread}, reverse=True):
+            file.truncate(cut)
+            with pytest.raises(SnapshotError) as caught:
+                open_snapshot(target.opened)
+            assert str(target.opened) in str(caught.value)
+
+
+@pytest.mark.parametrize("name", SHARDED)
+def test_mutated_parts_are_read_soundly_or_refused(tmp_path: Path, name: str) -> None:
+    make: Callable[[Path], Target] = SHARDED[name]
+    assert fuzz(tmp_path, make, MUTATIONS) > 0.2 * MUTATIONS
+
+
+@pytest.mark.deep
+@pytest.mark.parametrize("name", SHARDED)
+def test_many_mutations_of_parts(tmp_path: Path, name: str) -> None:
+    fuzz(tmp_path, SHARDED[name], 10_000)
