@@ -147,9 +147,8 @@ def _undetermined(diagnosis: Diagnosis) -> Iterator[Finding]:
         if own.is_empty():
             continue
         reasons = own.get_column("reason").unique(maintain_order=True).to_list()
-        # Where something is missing the reason says what to give; else more snapshots decide.
-        missing = "give --" in str(reasons[0])
-        remedy = None if missing else save_every(diagnosis, stage)
+        # A reason that more snapshots would settle says so; the others name what is missing.
+        remedy = save_every(diagnosis, stage) if "save" in str(reasons[0]) else None
         yield Finding(
             "SMD005",
             Outcome.INCONCLUSIVE,

@@ -38,7 +38,7 @@ def run():
 
 
 def lags(run, folder, **options):
-    write(run, folder, state=False)
+    write(run, folder)
     return analyze(folder, all_pairs=True, **options).diagnosis.lags
 
 
@@ -83,7 +83,7 @@ def test_what_moves_otherwise_is_said(run, tmp_path, speed, label) -> None:
     x[0], y[1] = 1.0, 1.0
     weights = {"w": [np.cos(t) * x + np.sin(t) * y + 1e-12 for t in turns]}
     moved = dataclasses.replace(run, steps=steps, weights=weights)
-    write(moved, tmp_path, state=False)
+    write(moved, tmp_path)
     table = analyze(tmp_path, all_pairs=True).diagnosis.lags
     near = table.filter(pl.col("lag_steps") == 50).row(0, named=True)
     assert near["motion"] == label
@@ -93,7 +93,7 @@ def test_what_moves_otherwise_is_said(run, tmp_path, speed, label) -> None:
 def test_the_json_has_them_on_request_and_fits_the_schema(run, tmp_path) -> None:
     from importlib.resources import files
 
-    write(run, tmp_path, state=False)
+    write(run, tmp_path)
     with_lags = analyze(tmp_path, all_pairs=True).to_dict()
     without = analyze(tmp_path).to_dict()
     schema = json.loads((files("smdlens.report") / "schema.json").read_text())

@@ -1,16 +1,19 @@
 """The HTML page as parsers that are not ours read it; browsers look at it in tests/browser."""
 
 import base64
+import dataclasses
 import json
 import re
 from importlib import resources
 
 import html_helpers as hh
 import numpy as np
+import polars as pl
 import pytest
 import report_helpers as h
 from ground_helpers import HOSTILE
 
+from smdlens.diagnosis.records import LAG_SCHEMA
 from smdlens.names import for_terminal
 from smdlens.report.html.picked import quantised
 from smdlens.report.plots.palette import DARK, LIGHT
@@ -102,6 +105,24 @@ def test_without_invariant_tensors_there_are_no_figures_and_no_stubs():
     assert not tree.xpath("//*[local-name()='svg']")
     assert "theory does not bind here" in tree.find(".//h1").text_content()
     assert "Layer by time" not in tree.text_content()
+
+
+def test_lags_are_drawn_where_all_pairs_were_measured():
+    report = h.resnet_report()
+    rows = [
+        (name, stage, lag, 5, 0.01 * lag**0.5, 0.0, 1.0, 0.012 * lag**0.5, 0.83, False, "diffusive")
+        for name in ("conv1.weight", "layer1.0.conv1.weight", "fc.weight")
+        for stage in (1, 2)
+        for lag in (100, 200, 400)
+    ]
+    lags = pl.DataFrame(rows, schema=LAG_SCHEMA, orient="row")
+    diagnosis = dataclasses.replace(report.diagnosis, lags=lags)
+    tree = hh.page_of(h.resnet_report(diagnosis))[1]
+    section = tree.get_element_by_id("lags-title").getparent()
+    labels = {t.text for t in section.xpath(".//*[local-name()='text']")}
+    assert {"lag in stage 1", "lag in stage 2", "random walk in equilibrium"} <= labels
+    empty = dataclasses.replace(report.diagnosis, lags=lags.clear())
+    assert "Angle by lag" not in hh.page_of(h.resnet_report(empty))[0]
 
 
 def test_300_tensors_and_200_snapshots_stay_under_5_megabytes():

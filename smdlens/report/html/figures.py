@@ -11,7 +11,7 @@ from markupsafe import Markup
 from matplotlib.figure import Figure
 
 from smdlens.report import numbers
-from smdlens.report.plots import against_theory, clock, heat_map, run_wide
+from smdlens.report.plots import against_theory, clock, heat_map, lag_curve, run_wide
 from smdlens.report.plots.canvas import drawing, inline_svg
 from smdlens.report.plots.data import PlotData
 from smdlens.report.summary import StageSummary, invariant_names
@@ -29,14 +29,17 @@ class Figures:
     clock: Markup | None
     unit_gradient: Markup | None
     spread: Markup | None
+    lags: Markup | None
     worst: tuple[tuple[str, Markup], ...]
 
 
 def draw(report: Report, data: PlotData, worst: list[str]) -> Figures:
     """Draws the run-wide figures and one for each tensor of `worst`."""
     if not data.invariant.any() or len(data.steps) < 2:
-        return Figures(None, None, None, None, None, ())
-    decays = report.decays.filter(pl.col("tensor").is_in(invariant_names(report.diagnosis)))
+        return Figures(None, None, None, None, None, None, ())
+    names = list(invariant_names(report.diagnosis))
+    decays = report.decays.filter(pl.col("tensor").is_in(names))
+    lags = report.diagnosis.lags
     with drawing():
         known = np.isfinite(data["ratio"][data.invariant]).any()
         return Figures(
@@ -70,6 +73,15 @@ def draw(report: Report, data: PlotData, worst: list[str]) -> Figures:
                 "Spread of the ratio over the channels of each tensor",
                 "One bar per tensor from the 5% to the 95% quantile of its channels; the mark is "
                 "the whole tensor.",
+            ),
+            lags=_svg(
+                None
+                if lags is None
+                else lag_curve.lag_curve(lags.filter(pl.col("tensor").is_in(names))),
+                "lags",
+                "Angle between snapshots by their distance",
+                "The angle between two snapshots of one stage against the iterations between them, "
+                "beside that of a random walk in equilibrium.",
             ),
             worst=tuple(_worst(data, name, number) for number, name in enumerate(worst)),
         )

@@ -60,10 +60,12 @@ def drawing() -> Iterator[None]:
         yield
 
 
-def figure(height: float, rows: int = 1, **options: Any) -> tuple[Figure, list[Axes]]:
-    """A figure of the page's width with `rows` axes below each other."""
+def figure(
+    height: float, rows: int = 1, columns: int = 1, **options: Any
+) -> tuple[Figure, list[Axes]]:
+    """A figure of the page's width with `rows` times `columns` axes, line by line."""
     result = Figure(figsize=(WIDTH, height), layout="constrained")
-    grid = result.subplots(rows, 1, squeeze=False, **options)
+    grid = result.subplots(rows, columns, squeeze=False, **options)
     return result, [axes for line in grid for axes in line]
 
 
