@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 
@@ -26,19 +26,27 @@ def resolve_timelines(
     series: SnapshotSeries,
     groups: Sequence[ParamGroup],
     declared: DeclaredHyperParameters,
-    settings: Sequence[Settings] = (),
-) -> tuple[dict[int, Timeline], list[Note]]:
-    """Timeline of each group (by its place in `groups`) over the run; empty on an epoch axis.
+    settings: Sequence[Settings],
+    notes: list[Note],
+) -> Iterator[tuple[int, Timeline]]:
+    """Timeline of each group (by its place in `groups`) over the run; none on an epoch axis.
 
     The files' own schedule is, in this order: a torch scheduler's state, the trainer's options,
-    its log of rates, the rates in the checkpoints. Formulas must reproduce what is saved.
+    its log of rates, the rates in the checkpoints. Formulas must reproduce what is saved. One
+    timeline after another: all at once would be a number per update for each of many groups.
+
+    Args:
+        series: The run.
+        groups: Its parameter groups.
+        declared: Options and configuration.
+        settings: What the trainer wrote down.
+        notes: Where contradictions are added, once the last timeline has been taken.
     """
     if series.axis == "epochs" or len(series.snapshots) < 1:
-        return {}, []
+        return
     start, stop = series.steps[0], series.steps[-1]
     rows = read_schedule(declared.schedule) if declared.schedule is not None else ()
-    notes: list[Note] = []
-    timelines: dict[int, Timeline] = {}
+    found: list[Note] = []
     saved_of = [_saved_rates(series, group.index) for group in groups]
     from_files = _FilesRates(series, settings, start, stop)
     # A declared schedule speaks of the main rate; groups with a multiplier keep theirs.
@@ -58,9 +66,9 @@ def resolve_timelines(
         else:
             continue
         if files is not None and timeline is not files:
-            notes.extend(_contradictions(timeline, saved))
-        timelines[at] = _with_decay(timeline, group, files, declared.weight_decay is not None)
-    return timelines, list(dict.fromkeys([*notes, *from_files.notes]))
+            found.extend(_contradictions(timeline, saved))
+        yield at, _with_decay(timeline, group, files, declared.weight_decay is not None)
+    notes.extend(dict.fromkeys([*found, *from_files.notes]))
 
 
 class _FilesRates:

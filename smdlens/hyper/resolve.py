@@ -5,14 +5,12 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Mapping, Sequence
 
-import numpy as np
-
 from smdlens.errors import InputError
 from smdlens.hyper.groups import resolve_groups
 from smdlens.hyper.optimizer import resolve_optimizer
 from smdlens.hyper.options import DeclaredHyperParameters
 from smdlens.hyper.rates import resolve_timelines
-from smdlens.hyper.records import HyperParameters, Optimizer, ParamGroup, RateCut
+from smdlens.hyper.records import HyperParameters, Optimizer, ParamGroup, RateCut, RateSegment
 from smdlens.hyper.settings import Settings, read_settings
 from smdlens.hyper.settings_notes import settings_notes, written_rate
 from smdlens.hyper.timeline import Timeline, cut_steps, to_segments, warm_up_end
@@ -45,25 +43,29 @@ def resolve_hyper_parameters(
     settings = read_settings(series)
     optimizer, notes = resolve_optimizer(series, declared, settings)
     groups, group_notes = resolve_groups(series, declared, settings)
-    timelines, rate_notes = resolve_timelines(series, groups, declared, settings)
+    sizes = {name: ref.numel for name, ref in series.snapshots[-1].tensors.items()}
+    rate_notes: list[tuple[str, str, str]] = []
+    schedule: list[RateSegment] = []
+    main: Timeline | None = None
+    heaviest = (False, -1)
+    for at, timeline in resolve_timelines(series, groups, declared, settings, rate_notes):
+        schedule += to_segments(timeline, at)
+        # Cuts and stages are read off the decayed group with most elements.
+        if _weight(groups[at], sizes) > heaviest:
+            main, heaviest = timeline, _weight(groups[at], sizes)
     notes = [
         *notes,
         *group_notes,
         *rate_notes,
         *settings_notes(series, settings),
-        *_missing(series, optimizer, groups, timelines, settings),
+        *_missing(series, optimizer, groups, settings, has_rate=bool(schedule)),
     ]
-    main = main_group(series, groups, timelines)
     return HyperParameters(
         optimizer=optimizer,
         groups=groups,
-        schedule=tuple(
-            segment
-            for index, timeline in timelines.items()
-            for segment in to_segments(timeline, index)
-        ),
-        cuts=() if main is None else cuts_of(timelines[main]),
-        warm_up_end=None if main is None else warm_up_end(timelines[main]),
+        schedule=tuple(schedule),
+        cuts=() if main is None else cuts_of(main),
+        warm_up_end=None if main is None else warm_up_end(main),
         notes=tuple(notes),
         epsilon=declared.epsilon or DEFAULT_EPSILON,
         epsilon_source=declared.said_by("epsilon")
@@ -90,15 +92,6 @@ def cuts_of(timeline: Timeline) -> tuple[RateCut, ...]:
     """Cuts of a timeline with the bounds of those whose place is a guess."""
     bounds = {step: (low, high) for step, low, high in timeline.uncertain}
     return tuple(RateCut(step, *bounds.get(step, (step, step))) for step in cut_steps(timeline))
-
-
-def main_group(
-    series: SnapshotSeries, groups: Sequence[ParamGroup], timelines: Mapping[int, Timeline]
-) -> int | None:
-    """The decayed group with most elements; the cuts and stages are read off its timeline."""
-    tensors = series.snapshots[-1].tensors
-    sizes = {name: ref.numel for name, ref in tensors.items()}
-    return max(timelines, key=lambda at: _weight(groups[at], sizes)) if timelines else None
 
 
 def main_group_of(hyper: HyperParameters, sizes: Mapping[str, int]) -> int:
@@ -134,8 +127,9 @@ def _missing(
     series: SnapshotSeries,
     optimizer: Optimizer,
     groups: Sequence[ParamGroup],
-    timelines: Mapping[int, Timeline],
     settings: Sequence[Settings],
+    *,
+    has_rate: bool,
 ) -> list[tuple[str, str, str]]:
     """Notes on what nobody has said, with the option that says it."""
     notes: list[tuple[str, str, str]] = []
@@ -165,7 +159,6 @@ def _missing(
                 "or lion.",
             )
         )
-    has_rate = any(np.isfinite(timeline.lr).any() for timeline in timelines.values())
     if not has_rate and series.axis != "epochs":
         notes.append(
             (

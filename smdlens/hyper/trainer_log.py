@@ -22,6 +22,7 @@ SOURCE = "learning-rate log in trainer_state.json"
 def logged_rates(series: SnapshotSeries) -> dict[int, float]:
     """Step -> logged learning rate of the first parameter group; later checkpoints win."""
     found: dict[int, float] = {}
+    last = series.steps[-1]
     for snapshot in series.snapshots:
         state = snapshot.scalars.get("trainer_state")
         history = state.get("log_history") if isinstance(state, Mapping) else None
@@ -29,7 +30,7 @@ def logged_rates(series: SnapshotSeries) -> dict[int, float]:
             if not isinstance(entry, Mapping):
                 continue
             step, rate = entry.get("step"), natural(entry.get("learning_rate"))
-            if type(step) is int and rate is not None:
+            if type(step) is int and 1 <= step <= last and rate is not None:
                 found[step] = rate
     return dict(sorted(found.items()))
 

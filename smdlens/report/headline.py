@@ -102,9 +102,14 @@ def _not_held(stages: tuple[StageSummary, ...]) -> str:
     if len(partial) > 2:
         sentences.append(f"So are some in {len(partial) - 2} more stages.")
     good = [s for s in stages if s.counts.held and s.counts.held == s.counts.total]
-    if good:
-        names, one = _stage_names(good), len(good) == 1
-        sentences.append(f"{names} {'is' if one else 'are'} in equilibrium.")
+    settled = [s for s in good if all(state is not State.LAGGING for state, _ in s.states)]
+    following = [s for s in good if s not in settled]
+    for group, single, several in (
+        (settled, "is in equilibrium", "are in equilibrium"),
+        (following, "follows its moving rate as predicted", "follow their rates as predicted"),
+    ):
+        if group:
+            sentences.append(f"{_stage_names(group)} {single if len(group) == 1 else several}.")
     return " ".join(sentences)
 
 

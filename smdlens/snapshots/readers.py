@@ -17,9 +17,11 @@ from smdlens.snapshots.candidate import (
 )
 from smdlens.snapshots.dcp import DcpReader
 from smdlens.snapshots.deepspeed import DeepSpeedReader
+from smdlens.snapshots.flax_msgpack import FlaxMsgpackReader
 from smdlens.snapshots.fsdp_folder import FsdpFolderReader
 from smdlens.snapshots.hf_folder import HfFolderReader
 from smdlens.snapshots.megatron import MegatronReader
+from smdlens.snapshots.numpy_files import NpzReader
 from smdlens.snapshots.pt2 import Pt2Reader
 from smdlens.snapshots.safetensors import SafetensorsReader
 from smdlens.snapshots.torch_legacy import TorchLegacyReader
@@ -31,6 +33,8 @@ READERS: tuple[Reader, ...] = (
     TorchZipReader(),
     TorchLegacyReader(),
     SafetensorsReader(),
+    NpzReader(),
+    FlaxMsgpackReader(),
     TorchTarReader(),
     DcpReader(),
     FsdpFolderReader(),
