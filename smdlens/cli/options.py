@@ -39,7 +39,8 @@ Outputs = Annotated[
         "-o",
         "--output",
         metavar="FILE",
-        help="Write .json (all), .parquet or .csv (intervals), or DIR/ (all tables). Repeatable.",
+        help="Write .html (to look at), .json (all), .md, .xml (JUnit), .sarif, .parquet or .csv "
+        "(intervals), .pdf, .svg or .png (figure), or DIR/ (all tables). Repeatable.",
         rich_help_panel=_OUTPUT,
         show_default=False,
     ),

@@ -7,12 +7,11 @@ buffer (v = m v + g), `mu` and `nu` are Adam's moments.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterator, Mapping
 from typing import Any
 
 from smdlens.errors import SnapshotCorruptError
-from smdlens.snapshots.records import TensorRef
+from smdlens.snapshots.foreign_names import output_first, torch_names
 from smdlens.snapshots.resolve import is_tensor
 
 _DEEPEST = 32
@@ -21,8 +20,6 @@ _SETTINGS = {
     "learning_rate": "lr", "momentum": "momentum", "weight_decay": "weight_decay", "eps": "eps",
     "b1": "beta1", "b2": "beta2",
 }  # fmt: skip
-_LEAVES = {"kernel": "weight", "scale": "weight", "embedding": "weight",
-           "mean": "running_mean", "var": "running_var"}  # fmt: skip
 NOTE = "names and axes shown as torch has them (kernel: out, in, spatial); optax trace is momentum"
 
 
@@ -73,7 +70,7 @@ def from_flax(root: Mapping[str, Any]) -> dict[str, Any]:
     result: dict[str, Any] = {k: v for k, v in root.items() if k not in taken}
     result["params"] = weights
     result["conversion"] = NOTE
-    optimizer = _optimizer(root.get("opt_state"), set(dict(_named(params))))
+    optimizer = _optimizer(root.get("opt_state"), [name for name, _ in _named(params)])
     if optimizer is not None:
         result["optimizer"] = optimizer
     return result
@@ -98,37 +95,21 @@ def _leaves(value: Any, path: tuple[str, ...]) -> Iterator[tuple[tuple[str, ...]
 
 
 def _named(tree: Any) -> Iterator[tuple[str, Any]]:
-    for path, value in _leaves(tree, ()):
-        yield ".".join((*path[:-1], _LEAVES.get(path[-1], path[-1]))), _shown(path, value)
+    leaves = dict(_leaves(tree, ()))
+    for path, name in torch_names(leaves).items():
+        yield name, output_first(path, leaves[path])
 
 
-def _shown(path: tuple[str, ...], ref: TensorRef) -> TensorRef:
-    """A kernel with its output axis first."""
-    n = len(ref.shape)
-    if path[-1] != "kernel" or n < 2 or ref.strides is not None or ref.numel == 0:
-        return ref
-    parent = path[-2] if len(path) > 1 else ""
-    if n == 3 and parent in ("query", "key", "value"):  # (in, heads, size of a head)
-        order: tuple[int, ...] = (1, 2, 0)
-    elif n == 3 and parent == "out":  # (heads, size of a head, out)
-        order = (2, 0, 1)
-    else:
-        order = (n - 1, n - 2, *range(n - 2))
-    dense = [math.prod(ref.shape[axis + 1 :]) for axis in range(n)]
-    shape = tuple(ref.shape[axis] for axis in order)
-    strides = tuple(dense[axis] for axis in order)
-    return TensorRef(ref.name, shape, ref.dtype, ref.extents, strides)
-
-
-def _optimizer(state: Any, names: set[str]) -> dict[str, Any] | None:
-    """optax's state: wherever in the chain a tree of slots or a counter lies."""
+def _optimizer(state: Any, names: list[str]) -> dict[str, Any] | None:
+    """The state of optax, wherever in its chain a tree of slots or a counter lies."""
+    known = frozenset(names)
     slots: dict[str, dict[str, Any]] = {}
     settings: dict[str, Any] = {}
     counters: list[Any] = []
     for key, value in _walk(state, 0):
         if key in _SLOTS and isinstance(value, Mapping):
             for name, ref in _named(value):
-                if name in names:
+                if name in known:
                     slots.setdefault(name, {})[_SLOTS[key]] = ref
         elif key == "hyperparams" and isinstance(value, Mapping):
             settings |= {_SETTINGS[k]: v for k, v in value.items() if k in _SETTINGS}
@@ -142,7 +123,7 @@ def _optimizer(state: Any, names: set[str]) -> dict[str, Any] | None:
     beta1, beta2 = settings.pop("beta1", None), settings.pop("beta2", None)
     if beta1 is not None and beta2 is not None:
         settings["betas"] = (beta1, beta2)
-    return {"state": slots, "param_groups": [{**settings, "params": sorted(names)}]}
+    return {"state": slots, "param_groups": [{**settings, "params": names}]}
 
 
 def _walk(value: Any, depth: int) -> Iterator[tuple[str, Any]]:

@@ -24,6 +24,7 @@ from smdlens.snapshots.megatron import MegatronReader
 from smdlens.snapshots.numpy_files import NpzReader
 from smdlens.snapshots.pt2 import Pt2Reader
 from smdlens.snapshots.safetensors import SafetensorsReader
+from smdlens.snapshots.tensorflow_bundle import TensorFlowReader
 from smdlens.snapshots.torch_legacy import TorchLegacyReader
 from smdlens.snapshots.torch_tar import TorchTarReader
 from smdlens.snapshots.torch_zip import TorchZipReader
@@ -35,6 +36,7 @@ READERS: tuple[Reader, ...] = (
     SafetensorsReader(),
     NpzReader(),
     FlaxMsgpackReader(),
+    TensorFlowReader(),
     TorchTarReader(),
     DcpReader(),
     FsdpFolderReader(),

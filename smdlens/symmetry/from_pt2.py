@@ -35,8 +35,8 @@ def graph_of_pt2(path: Path) -> ModelGraph:
         GraphError: It cannot be read, or is of another form.
     """
     try:
-        program = _program(path)
-        return _translated(program, path)
+        program, first_names = _program(path)
+        return _translated(program, first_names, path)
     except SnapshotError as error:
         raise GraphError(error.message, subject=str(path), remedy=error.remedy) from error
     except (KeyError, TypeError, ValueError, IndexError, AttributeError, RecursionError) as error:
@@ -48,7 +48,7 @@ def graph_of_pt2(path: Path) -> ModelGraph:
         ) from error
 
 
-def _program(path: Path) -> dict[str, Any]:
+def _program(path: Path) -> tuple[dict[str, Any], dict[str, str]]:
     with open_regular(path) as file:
         entries = read_zip_directory(file)
         names = [
@@ -68,12 +68,31 @@ def _program(path: Path) -> dict[str, Any]:
         if entry.nbytes > DEFAULT_LIMITS.json_bytes:
             raise GraphError("its graph is too large", subject=str(path))
         program = json.loads(file.read(entry.offset, entry.nbytes))
+        weights: dict[str, Any] = {}
+        for name in entries:
+            if name.endswith("data/weights/model_weights_config.json"):
+                listed = require_stored(file, entries[name])
+                if listed.nbytes <= DEFAULT_LIMITS.json_bytes:
+                    weights = json.loads(file.read(listed.offset, listed.nbytes))["config"]
     if not isinstance(program, dict):
         raise TypeError("no object at the top")
-    return program
+    return program, _first_names(weights)
 
 
-def _translated(program: Mapping[str, Any], path: Path) -> ModelGraph:
+def _first_names(weights: Mapping[str, Any]) -> dict[str, str]:
+    """Name of each stored weight -> first name of the same (tied) tensor."""
+    first: dict[str, str] = {}
+    names: dict[str, str] = {}
+    for name, entry in weights.items():
+        meta = entry["tensor_meta"]
+        place = json.dumps([entry["path_name"], meta["storage_offset"], meta["sizes"]])
+        names[name] = first.setdefault(place, name)
+    return names
+
+
+def _translated(
+    program: Mapping[str, Any], first_names: Mapping[str, str], path: Path
+) -> ModelGraph:
     module = program["graph_module"]
     graph, signature = module["graph"], module["signature"]
     values: Mapping[str, Any] = graph["tensor_values"]
@@ -86,7 +105,10 @@ def _translated(program: Mapping[str, Any], path: Path) -> ModelGraph:
             shape = shapes.get(name, ())
             if kind == "parameter":
                 dtype = _FLOATING.get(values[name]["dtype"], "float32")
-                parameters[name] = Parameter(body["parameter_name"], shape, dtype)
+                own = body["parameter_name"]
+                first = first_names.get(own, own)
+                further = tuple(n for n, f in first_names.items() if f == first and n != first)
+                parameters[name] = Parameter(first, shape, dtype, further)
             else:
                 label = body.get("buffer_name") or body.get("tensor_constant_name") or ""
                 constants[name] = Constant(label, shape, kind == "user_input")

@@ -1,5 +1,6 @@
 """What other programs read (JUnit, SARIF, Markdown, annotations), by readers not ours."""
 
+import io
 import json
 import re
 from html.parser import HTMLParser
@@ -7,6 +8,8 @@ from html.parser import HTMLParser
 import pytest
 from check_helpers import BELOW, EQ, UND, h, parse_junit, parse_sarif, renamed, run
 from ground_helpers import HOSTILE
+from rich.cells import cell_len
+from rich.console import Console
 
 from smdlens.names import for_terminal
 from smdlens.report.case_groups import explain
@@ -15,6 +18,7 @@ from smdlens.report.json import dumps
 from smdlens.report.junit import junit
 from smdlens.report.markdown import MOST_BYTES, markdown
 from smdlens.report.sarif import sarif
+from smdlens.report.terminal.check import render_check
 
 MIXED = run([[EQ, EQ], [EQ, BELOW], [BELOW, UND]], unreadable=1)
 
@@ -202,3 +206,18 @@ def test_hostile_names_in_markdown(hostile):
 def test_hostile_names_in_an_assertion(hostile):
     _, _, result = hostile
     assert all(line.isprintable() for line in explain(result).split("\n"))
+
+
+@pytest.mark.parametrize("width", [80, 160])
+@pytest.mark.parametrize("encoding", ["utf-8", "ascii"])
+def test_hostile_names_in_the_terminal(hostile, width, encoding):
+    name, report, result = hostile
+    raw = io.BytesIO()
+    stream = io.TextIOWrapper(raw, encoding=encoding, write_through=True)
+    console = Console(file=stream, width=width, color_system=None, force_terminal=False)
+    render_check(report, result, console, verbose=True)
+    lines = raw.getvalue().decode(encoding).splitlines()
+    assert max(map(cell_len, lines)) <= width
+    assert all(line.isprintable() for line in lines)
+    if len(name) < 30 and encoding == "utf-8":
+        assert " ".join(for_terminal(name).split()) in " ".join(" ".join(lines).split())

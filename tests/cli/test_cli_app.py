@@ -61,7 +61,7 @@ def test_help_lists_every_option_and_no_command_that_is_not_built():
     for option in options.split(" "):
         assert f"--{option} " in text
     root = smdlens("--help").stdout
-    for command in ("graph", "plan", "rescale", "compare", "watch"):
+    for command in ("plan", "rescale", "compare", "watch"):
         assert f"│ {command} " not in root
 
 

@@ -32,9 +32,15 @@ def commands(body):
     return list(zip(parts[1::2], parts[2::2], strict=True))
 
 
-def environment():
-    kept = {k: v for k, v in os.environ.items() if k not in ("COLUMNS", "CI", "NO_COLOR")}
-    return {**kept, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
+def environment(folder):
+    """Without a terminal's habits, and with an empty cache: every run is a first run."""
+    kept = {
+        k: v
+        for k, v in os.environ.items()
+        if k not in ("COLUMNS", "CI", "NO_COLOR", "SMDLENS_CACHE")
+    }
+    return {**kept, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT),
+            "XDG_CACHE_HOME": str(folder / "cache")}  # fmt: skip
 
 
 def run(command, folder):
@@ -56,7 +62,7 @@ def run(command, folder):
         capture_output=True,
         text=True,
         cwd=ROOT,
-        env=environment(),
+        env=environment(folder),
         timeout=120,
     )
     text = done.stdout + done.stderr
@@ -72,16 +78,17 @@ def without_trailing_space(text):
     return "".join(line.rstrip() + "\n" for line in text.splitlines())
 
 
-def renew(page, folder):
+def renew(page):
     """The page's text with today's output in every console block."""
 
     def again(match):
         if match["kind"] != "console":
             return match[0]
-        body = "".join(
-            f"$ {command}\n" + without_trailing_space(steady(run(command, folder)))
-            for command, _ in commands(match["body"])
-        )
+        body = ""
+        for command, _ in commands(match["body"]):
+            with tempfile.TemporaryDirectory() as fresh:
+                output = without_trailing_space(steady(run(command, Path(fresh))))
+            body += f"$ {command}\n" + output
         return f"```console\n{body}```"
 
     return _BLOCK.sub(again, page.read_text())
@@ -89,5 +96,4 @@ def renew(page, folder):
 
 if __name__ == "__main__":
     for page in PAGES:
-        with tempfile.TemporaryDirectory() as folder:
-            page.write_text(renew(page, Path(folder)))
+        page.write_text(renew(page))

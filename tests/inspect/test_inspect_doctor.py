@@ -14,7 +14,11 @@ from cli_helpers import smdlens  # isort: skip
 def test_a_working_installation():
     done = smdlens("doctor")
     assert done.returncode == 0 and done.stderr == ""
-    lines = {line.split()[1]: line for line in done.stdout.splitlines() if "device" not in line}
+    lines = {
+        line.split()[1]: line
+        for line in done.stdout.splitlines()
+        if line[1:2] == "✓" and "device" not in line
+    }
     assert torch.__version__ in lines["torch"] and numpy.__version__ in lines["numpy"]
     assert importlib.metadata.version("polars") in lines["polars"]
     assert "torch-zip" in lines["formats"] and "safetensors" in lines["formats"]

@@ -49,22 +49,31 @@ CORPUS = {
     "mobilevit": lambda: _image(
         "MobileViT",
         {
-            "hidden_sizes": [16, 16, 16], "neck_hidden_sizes": [4, 4, 8, 8, 8, 8, 16],
-            "image_size": SIZE, "num_attention_heads": 2,
+            "hidden_sizes": [16, 16, 16],
+            "neck_hidden_sizes": [4, 4, 8, 8, 8, 8, 16],
+            "image_size": SIZE,
+            "num_attention_heads": 2,
         },
-    ),  # fmt: skip
+    ),
     "mobilevit_v2": lambda: _image(
         "MobileViTV2", {"width_multiplier": 0.25, "image_size": SIZE, "n_attn_blocks": [1, 1, 1]}
     ),
     "efficientnet": lambda: _image(
         "EfficientNet",
-        {"width_coefficient": 0.25, "depth_coefficient": 0.25, "image_size": SIZE, "hidden_dim": 320},
+        {
+            "width_coefficient": 0.25,
+            "depth_coefficient": 0.25,
+            "image_size": SIZE,
+            "hidden_dim": 320,
+        },
     ),
     "bit": lambda: _image("Bit", {**_STAGES, "num_groups": 4, "drop_path_rate": 0.0}),
     "bit_preactivation": lambda: _image(
         "Bit", {**_STAGES, "num_groups": 4, "layer_type": "preactivation"}
     ),
-    "convnext": lambda: _image("ConvNext", {"hidden_sizes": [8, 12, 16, 24], "depths": [1, 1, 2, 1]}),
+    "convnext": lambda: _image(
+        "ConvNext", {"hidden_sizes": [8, 12, 16, 24], "depths": [1, 1, 2, 1]}
+    ),
     "convnext_v2": lambda: _image(
         "ConvNextV2", {"hidden_sizes": [8, 12, 16, 24], "depths": [1, 1, 2, 1]}
     ),
@@ -77,46 +86,67 @@ CORPUS = {
     "swin": lambda: _image(
         "Swin",
         {
-            "embed_dim": 8, "depths": [1, 2], "num_heads": [2, 2], "window_size": 4,
-            "image_size": SIZE, "patch_size": 4,
+            "embed_dim": 8,
+            "depths": [1, 2],
+            "num_heads": [2, 2],
+            "window_size": 4,
+            "image_size": SIZE,
+            "patch_size": 4,
         },
-    ),  # fmt: skip
+    ),
     "swin_v2": lambda: _image(
         "Swinv2",
         {
-            "embed_dim": 8, "depths": [1, 2], "num_heads": [2, 2], "window_size": 4,
-            "image_size": SIZE, "patch_size": 4,
+            "embed_dim": 8,
+            "depths": [1, 2],
+            "num_heads": [2, 2],
+            "window_size": 4,
+            "image_size": SIZE,
+            "patch_size": 4,
         },
-    ),  # fmt: skip
+    ),
     "poolformer": lambda: _image(
         "PoolFormer", {"hidden_sizes": [8, 12, 16, 24], "depths": [1, 1, 1, 1]}
     ),
     "pvt": lambda: _image(
         "Pvt",
-        {"hidden_sizes": [8, 16, 16, 24], "depths": [1, 1, 1, 1],
-         "num_attention_heads": [1, 2, 2, 2], "image_size": SIZE},
-    ),  # fmt: skip
+        {
+            "hidden_sizes": [8, 16, 16, 24],
+            "depths": [1, 1, 1, 1],
+            "num_attention_heads": [1, 2, 2, 2],
+            "image_size": SIZE,
+        },
+    ),
     "segformer": lambda: _image(
         "Segformer",
-        {"hidden_sizes": [8, 16, 16, 24], "depths": [1, 1, 1, 1],
-         "num_attention_heads": [1, 2, 2, 2]},
-    ),  # fmt: skip
+        {
+            "hidden_sizes": [8, 16, 16, 24],
+            "depths": [1, 1, 1, 1],
+            "num_attention_heads": [1, 2, 2, 2],
+        },
+    ),
     "cvt": lambda: _image(
         "Cvt", {"embed_dim": [8, 16, 24], "num_heads": [1, 2, 2], "depth": [1, 1, 2]}
     ),
     "levit": lambda: _image(
         "Levit",
-        {"hidden_sizes": [16, 24, 32], "num_attention_heads": [2, 2, 2], "depths": [1, 1, 1],
-         "key_dim": [4, 4, 4], "image_size": SIZE},
-    ),  # fmt: skip
+        {
+            "hidden_sizes": [16, 24, 32],
+            "num_attention_heads": [2, 2, 2],
+            "depths": [1, 1, 1],
+            "key_dim": [4, 4, 4],
+            "image_size": SIZE,
+        },
+    ),
     "focalnet": lambda: _image(
         "FocalNet", {"embed_dim": 8, "depths": [1, 1, 1, 1], "image_size": SIZE}
     ),
     "bert": lambda: _text("BertConfig", _ENCODER, cls="BertForSequenceClassification"),
     "roberta": lambda: _text(
-        "RobertaConfig", {**_ENCODER, "max_position_embeddings": 40},
+        "RobertaConfig",
+        {**_ENCODER, "max_position_embeddings": 40},
         cls="RobertaForSequenceClassification",
-    ),  # fmt: skip
+    ),
     "albert": lambda: _text(
         "AlbertConfig", {**_ENCODER, "embedding_size": 8}, cls="AlbertForSequenceClassification"
     ),
@@ -125,14 +155,21 @@ CORPUS = {
     ),
     "gpt2": lambda: _text(
         "GPT2Config",
-        {"vocab_size": 50, "n_embd": 16, "n_layer": 2, "n_head": 2, "n_positions": 32,
-         "use_cache": False},
+        {
+            "vocab_size": 50,
+            "n_embd": 16,
+            "n_layer": 2,
+            "n_head": 2,
+            "n_positions": 32,
+            "use_cache": False,
+        },
         cls="GPT2LMHeadModel",
-    ),  # fmt: skip
+    ),
     "gpt_neox": lambda: _text(
-        "GPTNeoXConfig", {k: v for k, v in _DECODER.items() if "key_value" not in k},
+        "GPTNeoXConfig",
+        {k: v for k, v in _DECODER.items() if "key_value" not in k},
         cls="GPTNeoXForCausalLM",
-    ),  # fmt: skip
+    ),
     "llama": lambda: _text("LlamaConfig", _DECODER, cls="LlamaForCausalLM"),
     "mistral": lambda: _text("MistralConfig", _DECODER, cls="MistralForCausalLM"),
     "qwen3": lambda: _text("Qwen3Config", {**_DECODER, "head_dim": 4}, cls="Qwen3ForCausalLM"),
@@ -142,12 +179,15 @@ CORPUS = {
     ),
     "olmo2": lambda: _text("Olmo2Config", {**_DECODER, "pad_token_id": 0}, cls="Olmo2ForCausalLM"),
     "stablelm": lambda: _text(
-        "StableLmConfig", {**_DECODER, "qk_layernorm": True, "use_parallel_residual": False},
+        "StableLmConfig",
+        {**_DECODER, "qk_layernorm": True, "use_parallel_residual": False},
         cls="StableLmForCausalLM",
-    ),  # fmt: skip
+    ),
     "phi": lambda: _text("PhiConfig", {**_DECODER, "qk_layernorm": True}, cls="PhiForCausalLM"),
     "cohere": lambda: _text(
-        "CohereConfig", {**_DECODER, "use_qk_norm": True, "pad_token_id": 0}, cls="CohereForCausalLM"
+        "CohereConfig",
+        {**_DECODER, "use_qk_norm": True, "pad_token_id": 0},
+        cls="CohereForCausalLM",
     ),
     "glm4": lambda: _text(
         "Glm4Config", {**_DECODER, "head_dim": 4, "pad_token_id": 0}, cls="Glm4ForCausalLM"

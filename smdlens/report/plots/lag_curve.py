@@ -5,7 +5,7 @@ from __future__ import annotations
 import polars as pl
 from matplotlib.figure import Figure
 
-from smdlens.report.plots.canvas import figure, legend_above, log_ticks
+from smdlens.report.plots.canvas import figure, log_ticks
 from smdlens.report.plots.palette import LIGHT
 
 _MOST_STAGES = 4
@@ -56,5 +56,6 @@ def lag_curve(lags: pl.DataFrame) -> Figure | None:
         log_ticks(axes, "x")
         axes.set_xlabel(f"lag in stage {stage}")
     panels[0].set_ylabel("angle (rad)")
-    legend_above(panels[0])
+    handles, labels = panels[0].get_legend_handles_labels()
+    fig.legend(handles, labels, loc="outside upper left", ncols=3)
     return fig

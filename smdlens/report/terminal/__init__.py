@@ -32,4 +32,6 @@ def render(report: Report, console: Console, *, quiet: bool = False, verbose: bo
         pen.blank()
     header.show_left_out(report, pen)
     if not verbose:
-        pen.line("every tensor: add -v · every number: add -o report.json", "dim")
+        pen.line(
+            "every tensor: add -v · to look at: add -o report.html · in full: -o report.json", "dim"
+        )

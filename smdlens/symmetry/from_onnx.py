@@ -1,0 +1,188 @@
+"""An ONNX file -> `ModelGraph`: the same table of operators behind another front end.
+
+Shapes are computed node by node, and what is known without the weights (shapes, axes, zeros that
+stand in for a missing bias) is evaluated on the way. Nothing is run.
+"""
+
+from __future__ import annotations
+
+import struct
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from smdlens.containers.files import open_regular
+from smdlens.errors import GraphError, SnapshotError
+from smdlens.symmetry.model_graph import Constant, ModelGraph, Node, Parameter, Ref, Shape
+from smdlens.symmetry.onnx_fold import folded
+from smdlens.symmetry.onnx_operators import OPERATORS, Translation, Translator
+from smdlens.symmetry.onnx_reader import FLOATING, OnnxGraph, OnnxNode, OnnxTensor, read_model
+
+_MOST_BYTES = 1 << 31  # protobuf's own limit
+_NORMS = ("BatchNormalization", "InstanceNormalization", "LayerNormalization",
+          "GroupNormalization", "RMSNormalization")  # fmt: skip
+_DTYPE_NAMES = {1: "float32", 10: "float16", 11: "float64", 16: "bfloat16"}
+
+
+def graph_of_onnx(path: Path) -> ModelGraph:
+    """Reads an ONNX file.
+
+    Raises:
+        GraphError: It cannot be read, or its batch norms were folded into the convolutions.
+    """
+    try:
+        with open_regular(path) as file:
+            if file.size >= _MOST_BYTES:
+                raise GraphError("larger than a protobuf message can be", subject=str(path))
+            data = file.read(0, file.size)
+    except SnapshotError as error:
+        raise GraphError(error.message, subject=str(path), remedy=error.remedy) from error
+    try:
+        onnx = read_model(data)
+        _refuse_folded(onnx, path)
+        return _Importer(onnx).graph()
+    except GraphError as error:
+        if error.subject is not None:
+            raise
+        raise GraphError(
+            error.message, subject=str(path), expected=error.expected, found=error.found,
+            remedy=error.remedy,
+        ) from error  # fmt: skip
+    except (KeyError, IndexError, ValueError, TypeError, AssertionError, struct.error) as error:
+        raise GraphError(
+            f"the graph in it is of a form that is not known ({type(error).__name__}: {error})",
+            subject=str(path),
+            remedy="Use --model or a .pt2 file.",
+        ) from error
+
+
+def _refuse_folded(onnx: OnnxGraph, path: Path) -> None:
+    """A convolution without any normalisation in the file: optimisers fold batch norms away."""
+    ops = {node.op for node in onnx.nodes}
+    if "Conv" in ops and not ops.intersection(_NORMS):
+        raise GraphError(
+            "its batch norms seem to be folded into the convolutions",
+            subject=str(path),
+            expected="a graph with its normalisations",
+            found="convolutions and no normalisation",
+            remedy='Export with torch.onnx.export(model, args, "model.onnx", dynamo=True, '
+            "optimize=False); a file made for deployment does not say how a network was trained.",
+        )
+
+
+class _Importer:
+    """One pass over the nodes of a file."""
+
+    def __init__(self, onnx: OnnxGraph) -> None:
+        self.onnx = onnx
+        self.shapes: dict[str, Shape] = {n: shape for n, (_, shape) in onnx.types.items()}
+        self.known: dict[str, NDArray[np.generic]] = {}
+        self.parameters: dict[str, Parameter] = {}
+        self.constants: dict[str, Constant] = {}
+        self.nodes: list[Node] = []
+        self.statistics = {
+            name
+            for node in onnx.nodes
+            if node.op == "BatchNormalization"
+            for name in node.inputs[3:5]
+        }
+
+    def graph(self) -> ModelGraph:
+        """The whole graph."""
+        for name, (_, shape) in self.onnx.inputs.items():
+            if name not in self.onnx.initializers:
+                self.constants[name] = Constant("", shape, is_input=True)
+        for tensor in self.onnx.initializers.values():
+            self._initializer(tensor)
+        for node in self.onnx.nodes:
+            self._node(node)
+        made = {node.name for node in self.nodes} | set(self.constants) | set(self.parameters)
+        outputs = tuple(name for name in self.onnx.outputs if name in made and self._floats(name))
+        if not outputs:
+            raise GraphError("the model gives no floating-point tensor")
+        return ModelGraph(self.parameters, self.constants, tuple(self.nodes), outputs, "onnx")
+
+    def _floats(self, name: str) -> bool:
+        described = self.onnx.types.get(name)
+        return described is None or described[0] in FLOATING
+
+    def _initializer(self, tensor: OnnxTensor) -> None:
+        self.shapes[tensor.name] = tensor.dims
+        trained = (
+            tensor.dtype in FLOATING
+            and tensor.dims != ()
+            and tensor.name not in self.statistics
+            and not tensor.name.startswith(("val_", "onnx::", "_to_copy", "/"))
+        )
+        if trained:
+            dtype = _DTYPE_NAMES[tensor.dtype]
+            self.parameters[tensor.name] = Parameter(tensor.name, tensor.dims, dtype)
+            return
+        if tensor.value is not None and tensor.name not in self.statistics:
+            self.known[tensor.name] = tensor.value
+        zero = tensor.is_zero and tensor.name not in self.statistics
+        self.constants[tensor.name] = Constant(tensor.name, tensor.dims, is_zero=zero)
+
+    def _node(self, node: OnnxNode) -> None:
+        value = folded(node, self.known, self.shapes)
+        if value is not None:
+            name = node.outputs[0]
+            self.known[name] = value
+            self.shapes[name] = value.shape
+            floating = bool(np.issubdtype(value.dtype, np.floating))
+            zero = floating and not bool(value.any())
+            self.constants[name] = Constant("", value.shape, is_zero=zero)
+            return
+        translator = Translator(node, self.shapes, self.known)
+        operator = OPERATORS.get(node.op) if node.domain in ("", "ai.onnx") else None
+        found = operator(translator) if operator is not None else None
+        if found is None:
+            found = self._unknown(node)
+        self._append(node, found)
+
+    def _unknown(self, node: OnnxNode) -> list[Translation]:
+        """An operator without a translation: every input must be of degree zero."""
+        shapes = []
+        for name in node.outputs:
+            if name and name not in self.shapes:
+                raise GraphError(
+                    f"the shape of what {node.op} gives is not known",
+                    remedy="Run the file through onnx.shape_inference, or use --model.",
+                )
+            shapes.append(self.shapes.get(name, ()))
+        arguments: dict[str, object] = {
+            f"argument{at}": Ref(name) for at, name in enumerate(node.inputs) if name
+        }
+        return [Translation(f"onnx.{node.op}", arguments, tuple(shapes))]
+
+    def _append(self, node: OnnxNode, found: list[Translation]) -> None:
+        module = _module(node)
+        outputs = [name for name in node.outputs if name]
+        for at, step in enumerate(found):
+            last = at == len(found) - 1
+            listed = len(step.shapes) > 1 or step.listed
+            name = step.name or outputs[0]
+            own = f"{outputs[0]}!list" if listed else name
+            self.nodes.append(
+                Node(own, step.op, step.arguments, step.shapes, module, listed=listed)
+            )
+            if not listed:
+                self.shapes[own] = step.shapes[0]
+            if listed and last:
+                for index, output in enumerate(node.outputs):
+                    if output:
+                        pick: dict[str, object] = {"self": Ref(own), "index": index}
+                        self.shapes[output] = step.shapes[index]
+                        self.nodes.append(
+                            Node(output, "getitem", pick, (step.shapes[index],), module)
+                        )
+
+
+def _module(node: OnnxNode) -> str:
+    """Path of the module, from the exporter's notes or the node's name."""
+    scopes = node.metadata.get("pkg.torch.onnx.name_scopes", "")
+    parts = [part.strip(" '\"[]") for part in scopes.split(",")]
+    if len(parts) >= 2:
+        return parts[-2]
+    return node.name.strip("/").rpartition("/")[0].replace("/", ".")
