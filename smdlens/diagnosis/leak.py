@@ -62,8 +62,10 @@ def kappa_of(
         nesterov=gain_law.rule is not None and gain_law.rule.q != 0.0,
         dampening=0.0 if gain_law.rule is None else 1.0 - gain_law.rule.c,
     )
-    # Gain and weight see the same updates; their rates may differ by a group's multiplier.
-    return np.where(np.isfinite(kappa) & gain_rates.known & rates.known, kappa, 0.0)
+    # A leak beyond the decay itself is no reading: gains whose own decay is not known, say.
+    limit = rates.mean_decay()
+    known = np.isfinite(kappa) & gain_rates.known & rates.known
+    return np.where(known, np.clip(np.nan_to_num(kappa), -limit, limit), 0.0)
 
 
 _COLUMNS = ("leak_shift", "leak_buffer_from", "leak_buffer_to", "leak_gamma")

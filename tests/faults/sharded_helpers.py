@@ -5,10 +5,12 @@ from __future__ import annotations
 import io
 import json
 import pickle
+import shutil
 import zipfile
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from faults_helpers import Target
 from torch.distributed.checkpoint.filesystem import _StorageInfo
@@ -128,7 +130,47 @@ def _pt2(folder: Path) -> Target:
     return Target(path, path, back=600)
 
 
+_GOLDEN = Path(__file__).parent.parent / "golden"
+
+
+def _flax(folder: Path) -> Target:
+    path = folder / "checkpoint_2"
+    shutil.copy(_GOLDEN / "flax" / "chunked_2", path)
+    return Target(path, path, front=path.stat().st_size)
+
+
+def _tensorflow(folder: Path, suffix: str) -> Target:
+    for file in (_GOLDEN / "tensorflow" / "adam").glob("ckpt-2.[di]*"):
+        shutil.copy(file, folder)
+    opened = folder / "ckpt-2.index"
+    return Target(opened, folder / f"ckpt-2.{suffix}", front=1600)
+
+
+def _tensorflow_index(folder: Path) -> Target:
+    return _tensorflow(folder, "index")
+
+
+def _tensorflow_data(folder: Path) -> Target:
+    target = _tensorflow(folder, "data-00000-of-00001")
+    # The object graph lies behind the variables.
+    return Target(target.opened, target.broken, front=64, back=3700)
+
+
+def _npz(folder: Path) -> Target:
+    path = folder / "weights_1.npz"
+    with zipfile.ZipFile(path, "w") as archive:
+        for name, array in (("w", np.ones((4, 3), np.float32)), ("b", np.ones(3))):
+            file = io.BytesIO()
+            np.save(file, array)
+            archive.writestr(f"{name}.npy", file.getvalue())
+    return Target(path, path, back=300)
+
+
 SHARDED = {
+    "flax-msgpack": _flax,
+    "tensorflow-index": _tensorflow_index,
+    "tensorflow-data": _tensorflow_data,
+    "numpy-npz": _npz,
     "torch-distributed": _metadata,
     "torch-distributed-slices": _slices,
     "deepspeed-optimizer": _zero_optim,

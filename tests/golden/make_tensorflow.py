@@ -41,7 +41,8 @@ def network():
 def keras_3(name, optimizer, saves):
     net = network()
     net.compile(optimizer, "mse")
-    x, y = np.random.randn(8, 5, 5, 4), np.random.randn(8, 3)
+    draw = np.random.default_rng(0)
+    x, y = draw.normal(size=(8, 5, 5, 4)), draw.normal(size=(8, 3))
     checkpoint = tf.train.Checkpoint(model=net, optimizer=net.optimizer)
     for step in range(1, max(saves) + 1):
         net.fit(x, y, epochs=1, batch_size=8, verbose=0)

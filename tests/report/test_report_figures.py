@@ -17,7 +17,7 @@ from smdlens.report.plots.data import plot_data
 from smdlens.report.plots.heat_map import colours
 from smdlens.vocabulary import Role
 
-REPORT = hh.big_report(tensors=12, snapshots=40)
+REPORT = hh.big_report(tensors=6, snapshots=24)
 
 
 @pytest.mark.parametrize(

@@ -137,7 +137,7 @@ def test_a_keras_run(tmp_path: Path) -> None:
         open_snapshot(tmp_path / "ckpt-4.index")
     shard = tmp_path / "ckpt-2.data-00000-of-00001"
     shard.write_bytes(shard.read_bytes()[:-100])
-    with pytest.raises(SnapshotTruncatedError, match="ends inside"):
+    with pytest.raises(SnapshotTruncatedError, match="ends before"):
         open_snapshot(tmp_path / "ckpt-2.index")
 
 

@@ -162,6 +162,15 @@ def outer(call: Call) -> Result:
     )
 
 
+def _is_padded(call: Call, weight: Shape) -> bool:
+    padding = call.node.arguments.get("padding")
+    if padding == "same":
+        return any(size > 1 for size in weight[2:])
+    if isinstance(padding, list | tuple):
+        return any(padding)
+    return padding not in (None, 0, "valid")
+
+
 @rule("conv1d", "conv2d", "conv3d", "convolution", "conv_transpose1d", "conv_transpose2d",
       "conv_transpose3d")  # fmt: skip
 def convolution(call: Call) -> Result:
@@ -172,9 +181,7 @@ def convolution(call: Call) -> Result:
     space = len(weight.shape) - 2
     if len(x.shape) != space + 2:
         raise NotCovered
-    padding = call.node.arguments.get("padding")
-    padded = padding == "same" or (isinstance(padding, list | tuple) and any(padding))
-    padded = padded or (isinstance(padding, int) and padding != 0)
+    padded = _is_padded(call, weight.shape)
     spatial = tuple(range(2, space + 2))
     engine = call.engine
     w = weight.terms[0]
