@@ -7,6 +7,7 @@ from enum import Enum
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from smdlens.cli import network_options as network
 from smdlens.cli import options as o
 from smdlens.cli.console import report_console
 from smdlens.cli.progress import reading_bar
@@ -44,11 +45,11 @@ def analyze(
     steps: o.Steps = None,
     tolerance: o.Tolerance = None,
     all_pairs: o.AllPairs = False,
-    model: o.Model = None,
-    inputs: o.InputShapes = None,
-    input_fn: o.InputFunction = None,
-    graph: o.GraphFile = None,
-    model_optional: o.ModelOptional = False,
+    model: network.Model = None,
+    inputs: network.InputShapes = None,
+    input_fn: network.InputFunction = None,
+    graph: network.GraphFile = None,
+    model_optional: network.ModelOptional = False,
     config: o.Config = None,
     device: o.Device = None,
     workers: o.Workers = None,

@@ -10,7 +10,6 @@ import typer
 
 _TRAINER = "What the trainer used (only where the files do not say, or say it wrongly)"
 _LOOK = "What to look at"
-_NETWORK = "The network (without it, names decide which tensors are normalised)"
 _RUNNING = "Running"
 _OUTPUT = "Output"
 
@@ -185,54 +184,6 @@ Tolerance = Annotated[
         help="Ratios within E of 1 hold equilibrium. \\[default: 0.1]",
         rich_help_panel=_LOOK,
         show_default=False,
-    ),
-]
-Model = Annotated[
-    str | None,
-    typer.Option(
-        "--model",
-        metavar="PKG.MOD:FACTORY",
-        help="The network: imported, called and traced. This runs your own code.",
-        rich_help_panel=_NETWORK,
-        show_default=False,
-    ),
-]
-InputShapes = Annotated[
-    list[str] | None,
-    typer.Option(
-        "--input",
-        metavar="SHAPE",
-        help="Shape of an input of --model, such as 2x3x224x224 or 2x16:int64. Repeatable.",
-        rich_help_panel=_NETWORK,
-        show_default=False,
-    ),
-]
-InputFunction = Annotated[
-    str | None,
-    typer.Option(
-        "--input-fn",
-        metavar="PKG.MOD:FUNC",
-        help="Function that returns (args, kwargs) for --model; runs your own code.",
-        rich_help_panel=_NETWORK,
-        show_default=False,
-    ),
-]
-GraphFile = Annotated[
-    Path | None,
-    typer.Option(
-        "--graph",
-        metavar="FILE",
-        help="The network as .pt2 or .onnx; read, never run.",
-        rich_help_panel=_NETWORK,
-        show_default=False,
-    ),
-]
-ModelOptional = Annotated[
-    bool,
-    typer.Option(
-        "--model-optional",
-        help="Go on from names where the network has no graph.",
-        rich_help_panel=_NETWORK,
     ),
 ]
 Config = Annotated[

@@ -15,7 +15,7 @@ from smdlens.containers.files import RegularFile
 from smdlens.containers.limits import Limits
 from smdlens.errors import SnapshotCorruptError, SnapshotUnsafeError
 
-_WINDOW = 1 << 16
+_WINDOW = 1 << 13
 _LONGEST_TEXT = 1 << 16
 _INTEGERS = {0xCC: ">B", 0xCD: ">H", 0xCE: ">I", 0xCF: ">Q",
              0xD0: ">b", 0xD1: ">h", 0xD2: ">i", 0xD3: ">q"}  # fmt: skip

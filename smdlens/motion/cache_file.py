@@ -10,6 +10,7 @@ from __future__ import annotations
 import hashlib
 import io
 import os
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -99,7 +100,7 @@ def default_folder() -> Path | None:
         home = Path.home()
     except RuntimeError:
         return None
-    if os.uname().sysname == "Darwin":
+    if sys.platform == "darwin":
         return home / "Library" / "Caches" / "smdlens"
     base = os.environ.get("XDG_CACHE_HOME", "")
     # The standard says that a relative path there is to be ignored.

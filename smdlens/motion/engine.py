@@ -30,6 +30,7 @@ from smdlens.snapshots.records import Snapshot, SnapshotSeries
 from smdlens.symmetry.records import ScaleGroups
 
 Progress = Callable[[int, int], None]
+_LOOSE_ROWS = 4096
 
 
 def measure(
@@ -90,8 +91,7 @@ def measure(
             else None
         )
         pool.verify()
-    snapshots = _frame(tables.snapshots, SNAPSHOT_SCHEMA)
-    pairs = _frame(tables.pairs, PAIR_SCHEMA)
+    snapshots, pairs = tables.snapshots.frame(), tables.pairs.frame()
     notes = [target.note]
     if known is not None and cache is not None:
         snapshots, pairs = known.completed(snapshots, pairs)
@@ -150,21 +150,20 @@ class _Tables:
 
     def __init__(self, series: SnapshotSeries, hyper: HyperParameters, pool: FilePool) -> None:
         self._series = series
+        self._steps = series.steps
         self._hyper = hyper
         self._pool = pool
-        self.snapshots: Columns = {name: [] for name in SNAPSHOT_SCHEMA}
-        self.pairs: Columns = {name: [] for name in PAIR_SCHEMA}
+        self.snapshots = _Table(SNAPSHOT_SCHEMA)
+        self.pairs = _Table(PAIR_SCHEMA)
 
     def add(self, part: Part, sums: TensorSums) -> None:
         selected, first = part.selected, part.first
         window = slice(first, first + len(sums.w2))
-        steps = self._series.steps[window]
+        steps = self._steps[window]
         with quiet():
             leak = self._leak(selected, self._series.snapshots[window], sums.w2)
-            for name, values in snapshot_rows(selected, sums, steps, first).items():
-                self.snapshots[name] += values
-            for name, values in pair_rows(selected, sums, steps, leak, first).items():
-                self.pairs[name] += values
+            self.snapshots.add(snapshot_rows(selected, sums, steps, first))
+            self.pairs.add(pair_rows(selected, sums, steps, leak, first))
 
     def _leak(
         self, selected: Selected, snapshots: tuple[Snapshot, ...], w2: NDArray[np.float64]
@@ -180,5 +179,24 @@ class _Tables:
         )
 
 
-def _frame(columns: Columns, schema: dict[str, pl.DataType]) -> pl.DataFrame:
-    return pl.DataFrame(columns, schema=schema)
+class _Table:
+    """Rows that grow; Python's floats take several times the space of a frame's."""
+
+    def __init__(self, schema: dict[str, pl.DataType]) -> None:
+        self._schema = schema
+        self._frames = [pl.DataFrame(schema=schema)]
+        self._columns: Columns = {name: [] for name in schema}
+
+    def add(self, columns: Columns) -> None:
+        for name, values in columns.items():
+            self._columns[name] += values
+        if len(self._columns["tensor"]) >= _LOOSE_ROWS:
+            self._pack()
+
+    def frame(self) -> pl.DataFrame:
+        self._pack()
+        return pl.concat(self._frames)
+
+    def _pack(self) -> None:
+        self._frames.append(pl.DataFrame(self._columns, schema=self._schema))
+        self._columns = {name: [] for name in self._schema}

@@ -72,9 +72,9 @@ def gradient_rule(
     None where they are not one update apart, the optimizer is not SGD, or its momentum or weight
     decay is not known. Nesterov keeps the same buffer, so it changes nothing here.
     """
-    step_from, step_to = series.steps[pair : pair + 2]
+    step_from, step_to = (s.step for s in series.snapshots[pair : pair + 2])
     group = hyper.group_of(name)
-    if series.axis != "steps" or step_to - step_from != 1:
+    if series.axis != "steps" or step_from is None or step_to is None or step_to - step_from != 1:
         return None
     if hyper.optimizer.kind != OptimizerKind.SGD or group is None:
         return None

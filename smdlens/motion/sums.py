@@ -85,7 +85,7 @@ class TensorSums:
             None if clock is None else np.zeros((snapshots, clock)),
             ChordSums.zeros(pairs, channels),
             np.zeros((pairs, len(PairSum))),
-            np.tile([np.inf, -np.inf], (pairs, 1)),
+            np.full((pairs, 2), (np.inf, -np.inf)),
         )
 
     def add(self, part: TensorSums, channel: int, clock: int) -> None:

@@ -47,7 +47,7 @@ def look_around(encoding: str) -> list[Health]:
     for name, look in (("device cpu", _cpu), ("device cuda", _cuda), ("device mps", _mps)):
         found.append(_guarded(name, look))
     found.append(_guarded("formats", _formats))
-    found.append(Health("cache", "none yet: nothing is kept between runs"))
+    found.append(_guarded("cache", _cache))
     return [*found, _terminal(encoding)]
 
 
@@ -62,6 +62,13 @@ def _package(name: str) -> Health:
         return Health(name, f"{version}, older than {oldest[0]}.{oldest[1]}", broken=True)
     del module
     return Health(name, version)
+
+
+def _cache() -> str:
+    from smdlens.motion.cache_file import default_folder
+
+    folder = default_folder()
+    return "none: no folder for it" if folder is None else f"measurements are kept in {folder}"
 
 
 def _numbers(version: str) -> tuple[int, ...]:

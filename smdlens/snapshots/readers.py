@@ -22,6 +22,7 @@ from smdlens.snapshots.fsdp_folder import FsdpFolderReader
 from smdlens.snapshots.hf_folder import HfFolderReader
 from smdlens.snapshots.megatron import MegatronReader
 from smdlens.snapshots.numpy_files import NpzReader
+from smdlens.snapshots.onnx_weights import OnnxReader
 from smdlens.snapshots.pt2 import Pt2Reader
 from smdlens.snapshots.safetensors import SafetensorsReader
 from smdlens.snapshots.tensorflow_bundle import TensorFlowReader
@@ -37,6 +38,7 @@ READERS: tuple[Reader, ...] = (
     NpzReader(),
     FlaxMsgpackReader(),
     TensorFlowReader(),
+    OnnxReader(),
     TorchTarReader(),
     DcpReader(),
     FsdpFolderReader(),

@@ -6,22 +6,12 @@ a sink; what the sink makes of them (exact elimination, or a partition of channe
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
-from typing import Protocol
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-from smdlens.symmetry.forms import (
-    ANY,
-    ZERO,
-    Coefficient,
-    FormTable,
-    IdArray,
-    compressed,
-    over_ids,
-    over_pairs,
-)
+from smdlens.symmetry.degrees import Degrees, Sink
+from smdlens.symmetry.forms import ANY, ZERO, Coefficient, FormTable, IdArray
 from smdlens.symmetry.model_graph import Node, Ref, Shape
 from smdlens.symmetry.values import (
     INPUT,
@@ -39,35 +29,12 @@ MOST_TERMS = 64  # summands of a value
 MOST_PRODUCTS = 36  # pairs of summands of two factors
 
 
-@dataclass(frozen=True, slots=True)
-class Reason:
-    """Why forms had to agree or vanish: the node, and what it asks of its operands."""
-
-    node: Node
-    kind: str  # "equal" | "homogeneous" | "together" | "output"
-
-
-class Sink(Protocol):
-    """Takes the constraints."""
-
-    def vanish(self, forms: IdArray, reason: Reason) -> None:
-        """Every form of the array is zero."""
-
-    def agree(self, a: IdArray, b: IdArray, reason: Reason) -> None:
-        """Forms of two equally long vectors agree pairwise."""
-
-    def settled(self, forms: IdArray) -> IdArray:
-        """The same forms under the constraints so far (may be the argument itself)."""
-
-
-class Engine:
+class Engine(Degrees):
     """Operations on degrees for one run over one graph."""
 
     def __init__(self, table: FormTable, sink: Sink, *, brief: bool = False) -> None:
-        self.table = table
-        self.sink = sink
+        super().__init__(table, sink)
         self.brief = brief  # skip operators into which nothing scaled comes; taint is not kept
-        self.node: Node | None = None
         self.normalised: dict[int, Node] = {}  # parameter -> first normaliser its degree met
         self.ignored_epsilons: list[tuple[Node, float]] = []
         self.frozen: frozenset[str] = frozenset()
@@ -76,71 +43,6 @@ class Engine:
         self.sliced: set[int] = set()  # variables of values that were taken apart
         self.dropped: dict[int, Node] = {}  # taint bit -> first node that took a summand away
         self.flow: dict[str, frozenset[int]] = {}  # node -> variables in the degree it gives
-
-    # -- degrees -------------------------------------------------------------------------------
-
-    def _reason(self, kind: str) -> Reason:
-        assert self.node is not None
-        return Reason(self.node, kind)
-
-    def plus(self, a: IdArray, b: IdArray) -> IdArray:
-        """Degree of an elementwise product."""
-        for this, other in ((a, b), (b, a)):
-            if this.size == 1 and int(this.flat[0]) == ZERO and this.ndim <= other.ndim:
-                return other
-        return over_pairs(self.table.plus, a, b)
-
-    def times(self, a: IdArray, factor: Coefficient) -> IdArray:
-        """Degree of an elementwise power."""
-        return over_ids(lambda form: self.table.times(form, factor), a)
-
-    def minus(self, a: IdArray, b: IdArray) -> IdArray:
-        """Degree of an elementwise quotient."""
-        return self.plus(a, self.times(b, -1))
-
-    def vanish(self, a: IdArray, kind: str = "homogeneous") -> None:
-        """Require degree zero wherever the value is not an exact zero."""
-        forms = np.unique(a)
-        forms = forms[forms > ZERO]
-        if forms.size:
-            self.sink.vanish(forms, self._reason(kind))
-
-    def equal(self, a: IdArray, b: IdArray, kind: str = "equal") -> IdArray:
-        """Require equal degrees; exact zeros agree with all."""
-        if a.size == 1 and b.size == 1:
-            x, y = int(a.flat[0]), int(b.flat[0])
-            if x == y or y == ANY:
-                return a if a.ndim >= b.ndim else a.reshape(b.shape)
-        left, right = np.broadcast_arrays(a, b)
-        different = (left != right) & (left != ANY) & (right != ANY)
-        if bool(different.any()):
-            pairs = np.unique(np.stack([left[different], right[different]]), axis=1)
-            self.sink.agree(pairs[0], pairs[1], self._reason(kind))
-        # An exact zero agrees with all, and zero is the cheapest of the agreeing forms.
-        merged = np.where(left == ANY, right, left)
-        return self.sink.settled(compressed(merged))
-
-    def unify(self, a: IdArray, axes: Iterable[int], kind: str = "together") -> IdArray:
-        """Require one degree along axes, which keep length 1."""
-        axes = tuple(sorted({axis % a.ndim for axis in axes})) if a.ndim else ()
-        axes = tuple(axis for axis in axes if a.shape[axis] > 1)
-        if not axes:
-            return a
-        rest = tuple(axis for axis in range(a.ndim) if axis not in axes)
-        rows = a.transpose(*rest, *axes).reshape(
-            int(np.prod([a.shape[axis] for axis in rest], dtype=np.int64)), -1
-        )
-        filled = rows != ANY
-        first = rows[np.arange(rows.shape[0]), filled.argmax(axis=1)]
-        different = filled & (rows != first[:, None])
-        if bool(different.any()):
-            row, _ = np.nonzero(different)
-            pairs = np.unique(np.stack([first[row], rows[different]]), axis=1)
-            self.sink.agree(pairs[0], pairs[1], self._reason(kind))
-        shape = tuple(1 if axis in axes else size for axis, size in enumerate(a.shape))
-        return self.sink.settled(compressed(first.reshape(shape)))
-
-    # -- values --------------------------------------------------------------------------------
 
     def constant(self, shape: Shape, form: int = ZERO, taint: int = 0) -> Value:
         """A value of degree zero (or an exact zero) that may differ from place to place."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from smdlens.symmetry.engine import Reason
+from smdlens.symmetry.degrees import Reason
 from smdlens.symmetry.forms import Form
 from smdlens.symmetry.model_graph import Node
 from smdlens.symmetry.solve import Solution

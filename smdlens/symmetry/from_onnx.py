@@ -20,8 +20,10 @@ from smdlens.symmetry.onnx_operators import OPERATORS, Translation, Translator
 from smdlens.symmetry.onnx_reader import FLOATING, OnnxGraph, OnnxNode, OnnxTensor, read_model
 
 _MOST_BYTES = 1 << 31  # protobuf's own limit
-_NORMS = ("BatchNormalization", "InstanceNormalization", "LayerNormalization",
-          "GroupNormalization", "RMSNormalization")  # fmt: skip
+_NORMS = frozenset({
+    "BatchNormalization", "InstanceNormalization", "LayerNormalization", "GroupNormalization",
+    "RMSNormalization", "LpNormalization", "ReduceL2", "Sqrt",
+})  # fmt: skip
 _DTYPE_NAMES = {1: "float32", 10: "float16", 11: "float64", 16: "bfloat16"}
 
 
@@ -60,7 +62,7 @@ def graph_of_onnx(path: Path) -> ModelGraph:
 def _refuse_folded(onnx: OnnxGraph, path: Path) -> None:
     """A convolution without any normalisation in the file: optimisers fold batch norms away."""
     ops = {node.op for node in onnx.nodes}
-    if "Conv" in ops and not ops.intersection(_NORMS):
+    if "Conv" in ops and not ops & _NORMS:
         raise GraphError(
             "its batch norms seem to be folded into the convolutions",
             subject=str(path),

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from fractions import Fraction
 
-from smdlens.symmetry.engine import Reason
+from smdlens.symmetry.degrees import Reason
 from smdlens.symmetry.forms import Coefficient, Form, FormTable, IdArray
 
 Row = dict[int, Coefficient]

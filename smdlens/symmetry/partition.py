@@ -12,7 +12,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from smdlens.symmetry.engine import Reason
+from smdlens.symmetry.degrees import Reason
 from smdlens.symmetry.forms import Form, FormTable, IdArray
 
 

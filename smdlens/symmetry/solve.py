@@ -8,7 +8,8 @@ from dataclasses import dataclass, field
 import numpy as np
 from numpy.typing import NDArray
 
-from smdlens.symmetry.engine import Engine, Reason
+from smdlens.symmetry.degrees import Reason
+from smdlens.symmetry.engine import Engine
 from smdlens.symmetry.forms import Form, FormTable, IdArray
 from smdlens.symmetry.joint import joint_sets
 from smdlens.symmetry.linear_system import LinearSystem, Row

@@ -27,8 +27,13 @@ from smdlens.snapshots.records import SnapshotSeries
 RESNET_LIKE = ((64, 3, 7, 7), (64, 64, 3, 3), (256, 64, 1, 1), (512, 512, 3, 3), (2048, 512, 1, 1))
 
 
-def series_of(folder: Path, dtype: torch.dtype, snapshots: int, megabytes: int) -> SnapshotSeries:
-    """Random weights in the shapes of a residual network, repeated up to the wanted size."""
+def series_of(
+    folder: Path, dtype: torch.dtype, snapshots: int, megabytes: int, move: float = 0.01
+) -> SnapshotSeries:
+    """Random weights in the shapes of a residual network, repeated up to the wanted size.
+
+    `move` is about the angle in radians between neighbours.
+    """
     generator = torch.Generator().manual_seed(0)
     shapes = []
     size = 0
@@ -39,7 +44,7 @@ def series_of(folder: Path, dtype: torch.dtype, snapshots: int, megabytes: int) 
     return write_series(
         folder,
         [
-            Saved(100 * k, {n: (w + 0.01 * k * w.roll(1)).to(dtype) for n, w in base.items()})
+            Saved(100 * k, {n: (w + move * k * w.roll(1)).to(dtype) for n, w in base.items()})
             for k in range(snapshots)
         ],
     )

@@ -98,7 +98,10 @@ def test_no_arguments_show_the_help_and_are_a_usage_error():
         (["analyze", "x", "--steps-per-epoch", "0"], "1 or more"),
         (["analyze", "x", "--optimizer", "sdg"], "sgd"),
         (["analyze", "x", "-q", "-v"], "contradict"),
-        (["analyze", "x", "-o", "r.docx"], ".json, .html, .md, .xml, .sarif, .parquet, .csv, .pdf, .svg, .png"),
+        (
+            ["analyze", "x", "-o", "r.docx"],
+            ".json, .html, .md, .xml, .sarif, .parquet, .csv, .pdf, .svg, .png",
+        ),
         (["analyze", "x", "-o", "missing/r.json"], "does not exist"),
         (["analyze", "x", "--config", "missing.toml"], "missing.toml"),
     ],

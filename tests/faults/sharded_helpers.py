@@ -11,8 +11,10 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import onnx
 import torch
 from faults_helpers import Target
+from onnx import helper, numpy_helper
 from torch.distributed.checkpoint.filesystem import _StorageInfo
 from torch.distributed.checkpoint.metadata import (
     BytesStorageMetadata,
@@ -166,7 +168,17 @@ def _npz(folder: Path) -> Target:
     return Target(path, path, back=300)
 
 
+def _onnx(folder: Path) -> Target:
+    path = folder / "model_1.onnx"
+    names = ("conv.weight", "conv.bias")
+    tensors = [numpy_helper.from_array(np.ones((3, 2), np.float32), n) for n in names]
+    nodes = [helper.make_node("Conv", ["x", *names], ["y"])]
+    onnx.save(helper.make_model(helper.make_graph(nodes, "g", [], [], tensors)), path)
+    return Target(path, path)
+
+
 SHARDED = {
+    "onnx": _onnx,
     "flax-msgpack": _flax,
     "tensorflow-index": _tensorflow_index,
     "tensorflow-data": _tensorflow_data,
