@@ -98,7 +98,8 @@ def _read(candidate: Candidate, limits: Limits) -> _Found:
         return raw.root
 
     model = [mapping(name) for name in models]
-    root = {str(k): v for k, v in model[0].items() if type(k) is str and k not in _TAKEN}
+    kept = {k: v for k, v in model[0].items() if type(k) is str and v is not None}
+    root: dict[str, Any] = {k: v for k, v in kept.items() if k not in _TAKEN}
     if not optims:
         _require(len(models) == 1, subject, "the optimizer's files", "none")
         # Without ZeRO the model's file holds everything.

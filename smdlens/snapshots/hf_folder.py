@@ -23,7 +23,7 @@ from smdlens.snapshots.torch_zip import TorchZipReader
 _SAFE = "model.safetensors"
 _WEIGHTS = (
     f"{_SAFE}.index.json", _SAFE, "pytorch_model.bin.index.json", "pytorch_model.bin",
-    "diffusion_pytorch_model.safetensors", "adapter_model.safetensors",
+    "pytorch_model_fsdp.bin", "diffusion_pytorch_model.safetensors", "adapter_model.safetensors",
 )  # fmt: skip
 _PARTS = {
     "optimizer.pt": "optimizer",

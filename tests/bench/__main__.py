@@ -125,7 +125,7 @@ def bench(options: argparse.Namespace) -> dict[str, list[float]]:
                 for workers in (1, 2):
                     label = f"{dtype}, motion {move}, {workers} workers, over cat"
                     ours = measured(series, workers)
-                    note(label, ratio(lambda: cat(paths), ours, options.rounds))  # noqa: B023
+                    note(label, ratio(lambda: cat(paths), ours, options.rounds))
                 if (dtype, move) == ("float32", 0.1):
                     _more(note, series, paths, Path(place, "cache"), options)
                 for path in paths:
@@ -146,8 +146,11 @@ def _more(note, series, paths, cache, options) -> None:  # type: ignore[no-untyp
              ratio(lambda: cat(paths), both, rounds, lambda: evict(paths)))  # fmt: skip
     time.sleep(3)  # files a moment old are fingerprinted again and again
     measured(series, 2, cache=open_cache(series, cache))()
-    note("float32, second analysis with the cache, over the first",
-         ratio(both, lambda: measured(series, 2, cache=open_cache(series, cache))(), rounds))  # fmt: skip
+
+    def again() -> object:
+        return measured(series, 2, cache=open_cache(series, cache))()
+
+    note("float32, second analysis with the cache, over the first", ratio(both, again, rounds))
     if torch.cuda.is_available():
         cuda = measured(series, 2, device="cuda")
         cuda()
@@ -161,7 +164,7 @@ def plot(results: dict[str, list[float]], path: str) -> None:
     from matplotlib import pyplot
 
     figure, axes = pyplot.subplots(figsize=(8, 0.4 * len(results) + 1))
-    axes.boxplot(list(results.values()), vert=False)
+    axes.boxplot(list(results.values()), orientation="horizontal")
     axes.set_yticks(range(1, len(results) + 1), list(results), fontsize=7)
     axes.set_xscale("log")
     axes.set_xlabel("ratio")

@@ -70,6 +70,7 @@ def save_partitioned(
     ranks: int,
     *,
     old: bool = False,
+    settings: list[dict[str, float]] = SETTINGS,
 ) -> None:
     """Stages 1 and 2: flat groups, aligned and cut into consecutive parts."""
     folder.mkdir(parents=True)
@@ -94,7 +95,7 @@ def save_partitioned(
                 state[number]["step"] = step
         base: Any = list(state.values())
         if not old:
-            numbered = [{**s, "params": [i]} for i, s in enumerate(SETTINGS)]
+            numbered = [{**s, "params": [i]} for i, s in enumerate(settings)]
             base = {"state": state, "param_groups": numbered}
         _save_optim(
             folder,
@@ -121,6 +122,7 @@ def save_spread(
     step: int,
     ranks: int,
     frozen: dict[str, torch.Tensor] | None = None,
+    settings: list[dict[str, float]] = SETTINGS,
 ) -> None:
     """Stage 3: every parameter cut into equal parts; two flat groups on every rank."""
     folder.mkdir(parents=True)
@@ -153,7 +155,7 @@ def save_spread(
             }
             if "exp_avg" in state[number]:
                 state[number]["step"] = torch.tensor(float(step))
-        numbered = [{**s, "params": [i]} for i, s in enumerate(SETTINGS)]
+        numbered = [{**s, "params": [i]} for i, s in enumerate(settings)]
         _save_optim(
             folder,
             rank,

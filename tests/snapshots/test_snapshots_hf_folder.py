@@ -133,3 +133,22 @@ def test_accelerate_folders(tmp_path: Path) -> None:
     assert series.steps == (2, 4)
     record = series.snapshots[1].optimizer
     assert record is not None and len(record.slots) == 9 and record.note == "order and shape"
+
+
+def test_the_whole_state_of_fsdp(tmp_path: Path) -> None:
+    folder = tmp_path / "checkpoint-3"
+    folder.mkdir()
+    net = small_net()
+    sgd = torch.optim.SGD(net.parameters(), lr=0.1, momentum=0.9)
+    train(net, sgd, 3)
+    names = [name for name, _ in net.named_parameters()]
+    state = {n: sgd.state[p] for n, p in net.named_parameters()}
+    groups = [{**sgd.state_dict()["param_groups"][0], "params": names}]
+    torch.save(net.state_dict(), folder / "pytorch_model_fsdp.bin")
+    torch.save({"state": state, "param_groups": groups}, folder / "optimizer.bin")
+    (folder / "trainer_state.json").write_text('{"global_step": 3}')
+    snapshot = open_snapshot(folder)
+    assert snapshot.step == 3 and snapshot.optimizer is not None
+    for name, parameter in net.named_parameters():
+        buffer = sgd.state[parameter]["momentum_buffer"]
+        assert same(snapshot.optimizer.slots[name]["momentum"], buffer)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+import subprocess
 import sys
 from pathlib import Path
 
@@ -142,8 +143,15 @@ def test_a_keras_run(tmp_path: Path) -> None:
 
 
 def test_no_framework_is_imported() -> None:
-    for name in ("jax", "flax", "msgpack", "tensorflow", "onnx"):
-        assert name not in sys.modules
+    paths = [str(FLAX / "sgd_4"), str(TF / "adam" / "ckpt-4.index"), str(GOLDEN / "fsdp2/step-3")]
+    code = (
+        "import sys; from smdlens.snapshots import open_snapshot\n"
+        f"for path in {paths!r}: open_snapshot(path)\n"
+        "names = {'jax', 'flax', 'msgpack', 'tensorflow', 'onnx', 'torch', 'numpy'}\n"
+        "print(sorted(names & set(sys.modules)))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout == "[]\n"
 
 
 def _arrays() -> dict[str, np.ndarray]:

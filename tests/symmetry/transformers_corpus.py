@@ -125,9 +125,6 @@ CORPUS = {
             "num_attention_heads": [1, 2, 2, 2],
         },
     ),
-    "cvt": lambda: _image(
-        "Cvt", {"embed_dim": [8, 16, 24], "num_heads": [1, 2, 2], "depth": [1, 1, 2]}
-    ),
     "levit": lambda: _image(
         "Levit",
         {
