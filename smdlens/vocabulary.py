@@ -56,9 +56,9 @@ class Role(StrEnum):
     UNKNOWN = "unknown"
 
 
-INVARIANT_ROLES = frozenset(
-    {Role.SCALE_INVARIANT, Role.PARTLY_SCALE_INVARIANT, Role.JOINTLY_SCALE_INVARIANT}
-)
+# Roles whose own motion has an equilibrium. A jointly invariant set has one as a whole only; its
+# members are listed, and get no state of their own.
+INVARIANT_ROLES = frozenset({Role.SCALE_INVARIANT, Role.PARTLY_SCALE_INVARIANT})
 
 
 class Granularity(StrEnum):

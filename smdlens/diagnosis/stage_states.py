@@ -22,6 +22,10 @@ from smdlens.vocabulary import INVARIANT_ROLES, Role, State
 
 Array = NDArray[np.float64]
 NOT_BOUND = "not scale-invariant"
+_UNBOUND = {
+    Role.NOT_SCALE_INVARIANT: NOT_BOUND,
+    Role.JOINTLY_SCALE_INVARIANT: "scale-invariant only jointly with others, not alone",
+}
 # Rates at both ends of a stage that differ by less than this are one rate.
 _SMOOTH = 0.01
 
@@ -87,8 +91,7 @@ def _stage_row(
         evidence = _evidence(part, row, own, last, pooled, stage, lr_from, lr_to, unknown)
         state, reason = decide(evidence, tolerance)
     else:
-        unbound = NOT_BOUND if role is Role.NOT_SCALE_INVARIANT else "role unknown"
-        state, reason = State.UNDETERMINED, unbound
+        state, reason = State.UNDETERMINED, _UNBOUND.get(role, "role unknown")
     norm = float(np.sqrt(part.tracks.at["w2"][row, own[-1] + 1])) if len(own) else np.nan
     bound = role in INVARIANT_ROLES and np.isfinite(pooled.q)
     power = 1.0 if part.law is None else norm_power(part.law.family)
