@@ -120,8 +120,8 @@ def analyze(
         schedule=schedule,
         steps_per_epoch=steps_per_epoch,
         weights=weights,
-        include=tuple(include),
-        exclude=tuple(exclude),
+        include=(include,) if isinstance(include, str) else tuple(include),
+        exclude=(exclude,) if isinstance(exclude, str) else tuple(exclude),
         steps=steps,
         tolerance=tolerance,
         model=model,
@@ -180,7 +180,7 @@ def analyze(
             series.skipped,
             minimum=2,
             ranged=options.steps is not None,
-            also=describe_last_step(series, motion, hyper, groups),
+            also=describe_last_step(series, motion, hyper, groups, options.declared.lr),
         )
     diagnosis = diagnose(series, motion, hyper, groups, tolerance=options.tolerance)
     return build_report(series, motion, diagnosis, command=options.command(path))

@@ -41,12 +41,16 @@ class Reading:
     Attributes:
         tensor: The clock.
         share: Measured over recorded rate, median over intervals; None where none is recorded.
+        worst: The interval's share that lies farthest from 1.
+        steps: Where that interval lies.
         per_update: Measured fall of its logarithm per update, median over intervals.
         trusted: It kept time well enough to be believed against the record.
     """
 
     tensor: str
     share: float | None
+    worst: float
+    steps: tuple[int, int]
     per_update: float
     trusted: bool
 
@@ -94,11 +98,14 @@ def _read(
     recorded = usable & (expected > 0.0)
     shares = fall[recorded] / expected[recorded]
     if len(shares) == 0:
-        return Reading(name, None, per_update, certain)
-    middle = float(np.median(shares))
-    spread = float(np.median(np.abs(shares - middle)))
-    keeps_time = len(shares) >= _READINGS and spread <= _STEADY * abs(middle) and middle > 0.0
-    return Reading(name, middle, per_update, keeps_time)
+        return Reading(name, None, np.nan, (0, 0), per_update, certain)
+    # A clock keeps time from one interval to the next; a wrong schedule may change in between.
+    steady = np.abs(np.diff(shares)) <= _STEADY * np.abs(shares[1:])
+    keeps_time = len(shares) >= _READINGS and bool(steady.mean() > 0.5) and bool((shares > 0).all())
+    at = int(np.argmax(np.abs(shares - 1.0)))
+    interval = int(np.flatnonzero(recorded)[at])
+    where = int(tracks.steps[interval]), int(tracks.steps[interval + 1])
+    return Reading(name, float(np.median(shares)), float(shares[at]), where, per_update, keeps_time)
 
 
 def _expected_fall(tracks: Tracks, hyper: HyperParameters, group: int, law: Law) -> Array:
@@ -118,7 +125,13 @@ def clock_findings(
     """One finding: the clocks confirm the recorded rates, contradict them, or replace them."""
     readings = read_clocks(tracks, hyper, groups)
     believed = [r for r in readings if r.trusted and r.share is not None]
-    confirming = [r for r in believed if r.share is not None and abs(r.share - 1.0) <= _AGREES]
+    confirming = [
+        r
+        for r in believed
+        if r.share is not None
+        and abs(r.share - 1.0) <= _AGREES
+        and abs(r.worst - 1.0) <= _DISAGREES
+    ]
     if confirming:
         best = min(confirming, key=lambda r: abs((r.share or 0.0) - 1.0))
         yield Finding(
@@ -130,14 +143,16 @@ def clock_findings(
         )
         return
     for reading in believed:
-        if reading.share is not None and abs(reading.share - 1.0) > _DISAGREES:
+        if abs(reading.worst - 1.0) > _DISAGREES:
+            first, last = reading.steps
             yield Finding(
                 "SMD031",
                 Outcome.WARN,
                 reading.tensor,
-                f"what gets no gradient in it decays at {reading.share:.2f} of the "
-                "recorded lr x weight decay / (1 - momentum): another weight decay or schedule ran",
-                f"Check weight decay: {reading.share:.2f} times the recorded one would explain it.",
+                f"what gets no gradient in it decays at {reading.worst:.2f} of the "
+                f"recorded lr x weight decay / (1 - momentum) in steps {first}-{last}: another "
+                "weight decay or schedule ran",
+                f"Check both there: {reading.worst:.2f} times the recorded product explains it.",
             )
             return
     for reading in readings:

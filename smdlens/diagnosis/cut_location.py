@@ -34,6 +34,8 @@ _AT_SNAPSHOT = 0.1
 # A buffer saved at the end may differ from the predicted one by this factor: one draw of |v|^2
 # scatters by 0.3, and the unit gradient falls by 2 to 4 at a cut.
 _BUFFER_SCATTER = 1.6
+# Adam: a snapshot this near, as a share of what the place decides, with the other one far.
+_ADAM_NEAR = 0.35
 # Error of a place found between two snapshots, as a share of the interval.
 _PLACE_ERROR = 0.1
 
@@ -103,6 +105,13 @@ def _locate(
     for end, step in sorted(ends, key=lambda pair: miss[pair[0]]):
         if miss[end] <= _AT_SNAPSHOT * reach:
             return step, step, step
+    if case.law.adaptive:
+        # Adam's plain norms lean by a few percent of the decay: good for a choice, not for a place.
+        near, far = sorted(np.abs(norm[[0, -1]]) / reach)
+        if near <= _ADAM_NEAR and far >= 1.0 - _ADAM_NEAR:
+            step = cut.step_low if abs(norm[0]) < abs(norm[-1]) else cut.step_high
+            return step, step, step
+        return None
     crossing = np.flatnonzero(np.sign(norm[1:]) != np.sign(norm[:-1]))
     crossing = crossing[possible[crossing] & possible[crossing + 1]]
     if len(crossing) != 1:

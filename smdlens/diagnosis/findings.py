@@ -230,11 +230,15 @@ def _run_notes(series: SnapshotSeries, motion: Motion) -> Iterator[Finding]:
         yield Finding("SMD022", Outcome.WARN, "run", note, None)
     nonfinite = motion.snapshots.filter(pl.col("nonfinite") > 0)
     if not nonfinite.is_empty():
-        first = nonfinite.sort("step").row(0, named=True)
+        steps = sorted(nonfinite.get_column("step").unique().to_list())
+        count = nonfinite.get_column("tensor").n_unique()
+        later = f" and in {len(steps) - 1} more snapshots" if len(steps) > 1 else ""
+        first = nonfinite.filter(pl.col("step") == steps[0]).row(0, named=True)
         yield Finding(
             "SMD023",
             Outcome.FAIL,
             first["tensor"],
-            f"{first['nonfinite']} weights are NaN or infinite from step {first['step']} on",
+            f"NaN or infinite weights in {count} tensor{'s' if count > 1 else ''} at step "
+            f"{steps[0]}{later} ({first['nonfinite']} of them in this tensor)",
             "Resume from a snapshot before that step.",
         )

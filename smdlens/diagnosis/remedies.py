@@ -69,7 +69,8 @@ def _decay_factor(
         middle = float(np.sqrt(low * high))
         needed = float(iterations_to_tolerance(factor * middle, tolerance, rate * middle))
         low, high = (middle, high) if needed > available else (low, middle)
-    return high if high < 1e5 else None
+    # Beyond this it is no advice.
+    return high if high <= 10.0 else None
 
 
 def save_every(diagnosis: Diagnosis, stage: Stage) -> str | None:

@@ -18,7 +18,11 @@ from smdlens.vocabulary import INVARIANT_ROLES
 
 
 def describe_last_step(
-    series: SnapshotSeries, motion: Motion, hyper: HyperParameters, groups: ScaleGroups
+    series: SnapshotSeries,
+    motion: Motion,
+    hyper: HyperParameters,
+    groups: ScaleGroups,
+    declared_lr: float | None = None,
 ) -> str | None:
     """The last update's angle over the invariant tensors in words, or None if nothing shows it.
 
@@ -30,6 +34,7 @@ def describe_last_step(
         motion: Its sums.
         hyper: The update rule and the groups.
         groups: Scale groups.
+        declared_lr: The rate that made the update, where the user says so.
     """
     record = series.snapshots[0].optimizer
     if record is None:
@@ -37,14 +42,13 @@ def describe_last_step(
     tracks = tracks_of(motion, series.steps, groups)
     angles: list[float] = []
     shares: list[float] = []
-    scheduled = False
     for row, name in enumerate(tracks.tensors):
         group = hyper.group_of(name)
         law = None if group is None else law_of(hyper.optimizer, group)
         if group is None or law is None or law.rule is None or law.rule.q != 0.0:
             continue
         values = record.groups[group.index].values
-        lr, decay = number(values, "lr"), group.weight_decay
+        lr, decay = declared_lr or number(values, "lr"), group.weight_decay
         cross, square = ("wu", "u2") if law.adaptive else ("wv", "v2")
         sums = [tracks.at[column][row, 0] for column in ("w2", cross, square)]
         if (
@@ -53,7 +57,6 @@ def describe_last_step(
             or not np.isfinite(sums).all()
         ):
             continue
-        scheduled |= "initial_lr" in values
         angles.append(float(last_step_angle(sums[0], sums[1], sums[2], lr)))
         if decay and not law.is_l2_adam:
             coupled, decoupled = (0.0, decay) if law.decoupled else (decay, 0.0)
@@ -67,6 +70,6 @@ def describe_last_step(
     )
     if shares:
         text += f", {np.median(shares):.2f} of the equilibrium angle"
-    if scheduled:
+    if declared_lr is None:
         text += ", if its saved learning rate made that update and is not already the next one"
     return text

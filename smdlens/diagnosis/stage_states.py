@@ -18,7 +18,7 @@ from smdlens.snapshots.records import SnapshotSeries
 from smdlens.symmetry.records import ScaleGroups
 from smdlens.theory.decay_root import decay_log_rate
 from smdlens.theory.relaxation import norm_power
-from smdlens.vocabulary import INVARIANT_ROLES, Role, State
+from smdlens.vocabulary import INVARIANT_ROLES, OptimizerKind, Role, State
 
 Array = NDArray[np.float64]
 NOT_BOUND = "not scale-invariant"
@@ -189,7 +189,8 @@ def _what_is_missing(part: GroupMeasurement, hyper: HyperParameters, series: Sna
     if not part.rates.known.any() and not hyper.schedule:
         missing.append("--lr or --schedule")
     if part.law is None:
-        missing.append("--optimizer")
+        known = hyper.optimizer.kind is OptimizerKind.SGD
+        missing.append("--momentum" if known else "--optimizer")
     if missing:
         return "hyper-parameters are missing: give " + " and ".join(missing)
     return "the angle cannot be measured here: save optimizer state, or snapshots closer together"

@@ -56,7 +56,9 @@ def law_of(optimizer: Optimizer, group: ParamGroup) -> Law | None:
     """The law of a group, or None where the optimizer is unknown or has no formula."""
     kind = optimizer.kind
     if kind is OptimizerKind.SGD:
-        momentum = group.momentum if group.momentum is not None else optimizer.momentum or 0.0
+        momentum = group.momentum if group.momentum is not None else optimizer.momentum
+        if momentum is None:
+            return None
         decoupled = bool(optimizer.decoupled)
         if optimizer.nesterov and momentum > 0.0:
             family: Family = "sgdw" if decoupled else "nesterov"

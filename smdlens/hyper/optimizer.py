@@ -132,11 +132,21 @@ def resolve_optimizer(
     momentum = _first(
         declared.momentum, number(values, "momentum"), written.momentum if written else None
     )
-    if is_sgd and momentum is None and record is None:
+    if is_sgd and momentum is None and (record is None or not _has_momentum(record)):
+        momentum = 0.0
+        if record is None:
+            notes.append(
+                (
+                    "SMD012",
+                    "no momentum is given and no optimizer state is saved: momentum 0 is assumed",
+                    "Give --momentum.",
+                )
+            )
+    elif is_sgd and momentum is None:
         notes.append(
             (
                 "SMD012",
-                "no momentum is given and no optimizer state is saved: momentum 0 is assumed",
+                "the checkpoints hold momentum buffers but not the momentum",
                 "Give --momentum.",
             )
         )
@@ -152,7 +162,7 @@ def resolve_optimizer(
     optimizer = Optimizer(
         kind=kind,
         name=_name(record, kind, said_by_trainer),
-        momentum=(momentum or 0.0) if is_sgd else None,
+        momentum=momentum if is_sgd else None,
         nesterov=bool(_first(declared.nesterov, saved_nesterov, False)) if is_sgd else None,
         dampening=(_first(declared.dampening, number(values, "dampening")) or 0.0)
         if is_sgd
@@ -164,6 +174,10 @@ def resolve_optimizer(
         source=source,
     )
     return optimizer, notes
+
+
+def _has_momentum(record: OptimizerRecord) -> bool:
+    return any(Slot.MOMENTUM.value in slots for slots in record.slots.values())
 
 
 def _named(settings: Sequence[Settings], *, adam: bool) -> Settings | None:

@@ -5,6 +5,8 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Mapping, Sequence
 
+import numpy as np
+
 from smdlens.errors import InputError
 from smdlens.hyper.groups import resolve_groups
 from smdlens.hyper.optimizer import resolve_optimizer
@@ -50,6 +52,11 @@ def resolve_hyper_parameters(
     heaviest = (False, -1)
     for at, timeline in resolve_timelines(series, groups, declared, settings, rate_notes):
         schedule += to_segments(timeline, at)
+        if groups[at].weight_decay is None and np.isfinite(timeline.decay).any():
+            # A declared schedule may be the only one to say it.
+            last = float(timeline.decay[np.isfinite(timeline.decay)][-1])
+            said = dataclasses.replace(groups[at], weight_decay=last, source=timeline.source)
+            groups = (*groups[:at], said, *groups[at + 1 :])
         # Cuts and stages are read off the decayed group with most elements.
         if _weight(groups[at], sizes) > heaviest:
             main, heaviest = timeline, _weight(groups[at], sizes)

@@ -226,8 +226,25 @@ def too_few_snapshots(
         subject=run,
         expected=f"at least {max(minimum, 2)} usable snapshots",
         found="; ".join(found),
-        remedy="Widen --steps." if ranged else _KEEP_MORE,
+        remedy=_remedy(snapshots, skipped, ranged),
     )
+
+
+def _remedy(snapshots: Sequence[Snapshot], skipped: Sequence[Skipped], ranged: bool) -> str:
+    """What helps depends on why there are so few."""
+    if ranged:
+        return "Widen --steps."
+    if any(s.reason is SkipReason.AVERAGED for s in skipped) and not snapshots:
+        return (
+            "The files hold averaged weights only; --weights KEY takes them all the same, but "
+            "averages do not obey the law."
+        )
+    if not snapshots and not skipped:
+        return (
+            "Give the folder that holds the run's checkpoints (.pt, .pth, .ckpt, .bin, "
+            ".safetensors, checkpoint-N folders ...); `smdlens doctor` lists the formats."
+        )
+    return _KEEP_MORE
 
 
 def _label(file: Path, root: Path) -> str:
