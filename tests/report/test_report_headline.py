@@ -68,7 +68,7 @@ def test_counts_follow_the_contract():
         [E, L, B, "approaching_from_above", "leaving", "periodic", "diverging", U],
         ["no_decay", "frozen", "pure_decay", "fixed_norm", "epsilon_limited", E, E, U],
     ]
-    roles = [Role.SCALE_INVARIANT] * 6 + [Role.JOINTLY_SCALE_INVARIANT, Role.NOT_SCALE_INVARIANT]
+    roles = [Role.SCALE_INVARIANT] * 6 + [Role.PARTLY_SCALE_INVARIANT, Role.NOT_SCALE_INVARIANT]
     counts = h.resnet_report(h.with_states(states, roles=roles)).summary.equilibrium
     assert (counts.held, counts.not_held) == (4, 5)
     assert (counts.undetermined, counts.not_applicable) == (0, 5)
