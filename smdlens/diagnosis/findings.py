@@ -238,7 +238,7 @@ def _run_notes(series: SnapshotSeries, motion: Motion) -> Iterator[Finding]:
             "SMD023",
             Outcome.FAIL,
             first["tensor"],
-            f"NaN or infinite weights in {count} tensor{'s' if count > 1 else ''} at step "
+            f"non-finite weights in {count} tensor{'s' if count > 1 else ''} at step "
             f"{steps[0]}{later} ({first['nonfinite']} of them in this tensor)",
             "Resume from a snapshot before that step.",
         )
