@@ -54,9 +54,14 @@ class SmdlensError(Exception):
         self.remedy = remedy
         super().__init__(self.describe())
 
-    def describe(self) -> str:
-        """The whole error on one line: subject, message, expected, found, remedy."""
-        parts = [f"{self.subject}: {self.message}" if self.subject else self.message]
+    def describe(self, *, beside: str | None = None) -> str:
+        """The whole error on one line: subject, message, expected, found, remedy.
+
+        Args:
+            beside: What stands beside it already; a subject that is the same is left out.
+        """
+        subject = self.subject if self.subject != beside else None
+        parts = [f"{subject}: {self.message}" if subject else self.message]
         if self.expected is not None:
             parts.append(f"expected {self.expected}")
         if self.found is not None:

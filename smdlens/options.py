@@ -5,10 +5,11 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields
+from numbers import Integral, Real
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from smdlens.config import read_config
+from smdlens.config import KEYS, read_config
 from smdlens.errors import InputError
 
 if TYPE_CHECKING:
@@ -16,6 +17,9 @@ if TYPE_CHECKING:
 
 StepRange = tuple[int | None, int | None, int]
 RunPath = str | Path | Sequence[str | Path]
+# A network is named, called or passed in many forms; symmetry/loading knows them.
+_CHECKED = {*KEYS, "graph"}
+_ANY = (lambda _: True, "anything")
 _NEVER_CHANGE_RESULTS = ("source", "workers", "cache_dir", "cache")
 
 
@@ -137,7 +141,7 @@ def gather_options(config: str | os.PathLike[str] | None = None, **given: Any) -
     values = read_config(Path(config)) if config is not None else {}
     source = {name: str(config) for name in values}
     for name, value in given.items():
-        if value is None or value == ():
+        if value is None or (isinstance(value, tuple | list) and not value):
             continue
         values[name] = value
         source.pop(name, None)
@@ -149,16 +153,37 @@ def gather_options(config: str | os.PathLike[str] | None = None, **given: Any) -
 
 
 def _typed(name: str, value: Any, subject: str) -> Any:
-    """An option as its field holds it, from the form in which it may be written."""
+    """An option as its field holds it, from the form in which it may be written.
+
+    Raises:
+        InputError: Of another type than the option has.
+    """
+    if name == "betas":
+        value = parse_betas(value, subject) if isinstance(value, str) else value
+    elif name == "steps":
+        return parse_steps(_steps_text(value), subject)
+    elif name in ("schedule", "cache_dir", "graph"):
+        value = os.fspath(value) if isinstance(value, os.PathLike) else value
+    elif name in ("include", "exclude"):
+        value = (value,) if isinstance(value, str) else value
+    form = list(value) if isinstance(value, tuple) else value
+    fits, expected = KEYS["schedule" if name == "graph" else name] if name in _CHECKED else _ANY
+    if not fits(form):
+        raise InputError(
+            "this value cannot be used", subject=subject, expected=expected, found=repr(value)
+        )
     if name in ("schedule", "cache_dir", "graph"):
         return Path(value)
-    if name == "betas":
-        return parse_betas(value, subject) if isinstance(value, str) else tuple(value)
-    if name == "steps":
-        return parse_steps(value, subject) if isinstance(value, str) else tuple(value)
-    if name in ("include", "exclude"):
-        return (value,) if isinstance(value, str) else tuple(value)
-    return value
+    if isinstance(value, Real) and not isinstance(value, bool):
+        return int(value) if isinstance(value, Integral) else float(value)  # numpy's too
+    return tuple(form) if isinstance(form, list) else value
+
+
+def _steps_text(value: Any) -> str:
+    """`FROM:TO:STRIDE` of a tuple such as (1000, None, 2); anything else as Python shows it."""
+    if not isinstance(value, tuple | list):
+        return str(value)
+    return ":".join("" if part is None else str(part) for part in value)
 
 
 def parse_betas(text: str, subject: str = "option --betas") -> tuple[float, float]:

@@ -30,6 +30,7 @@ from smdlens.errors import SmdlensError
 from smdlens.names import for_json
 from smdlens.snapshots.records import SnapshotSeries
 from smdlens.vocabulary import HELD_STATES, INVARIANT_ROLES, Outcome, SkipReason, State
+from smdlens.wording import count_of
 
 # Findings that say of a whole stage what the rules above say of each tensor, and of files.
 _SAID_BY_RULES = frozenset({"SMD002", "SMD003", "SMD004", "SMD005", "SMD020"})
@@ -163,7 +164,7 @@ def _share(stage: Stage, cases: Iterable[Case], share: float) -> Case:
         outcome = Outcome.FAIL
     else:
         outcome = Outcome.INCONCLUSIVE
-    message = f"{good} of {total} tensors end in an allowed state"
+    message = f"{good} of {count_of(total, 'tensor')} end in an allowed state"
     message += f", {open_} cannot be decided" if open_ else ""
     return Case(
         SHARE, stage.index, f"stage {stage.index}", outcome, f"{message}; asked {share:.0%}"
@@ -189,7 +190,7 @@ def _cut(decay: Decay, stage: Stage, rows: pl.DataFrame, level: Outcome) -> Case
         pl.coalesce("iterations_to_tolerance_measured", "iterations_to_tolerance")
     ).to_series()
     middle = needed.drop_nulls().median()
-    message = f"{arrived} of {rows.height} tensors came back to equilibrium"
+    message = f"{arrived} of {count_of(rows.height, 'tensor')} came back to equilibrium"
     if isinstance(middle, float) and isinstance(available, float):
         message += f"; they need {middle:.0f} iterations (median), the stage has {available:.0f}"
     if 2 * arrived >= rows.height:

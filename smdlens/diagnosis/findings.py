@@ -18,6 +18,7 @@ from smdlens.vocabulary import (
     SkipReason,
     State,
 )
+from smdlens.wording import count_of
 
 _LEAK_FLAG = 0.1
 _SEVERITY = {Outcome.FAIL: 0, Outcome.ERROR: 1, Outcome.WARN: 2, Outcome.INCONCLUSIVE: 3}
@@ -213,7 +214,7 @@ def _run_notes(series: SnapshotSeries, motion: Motion) -> Iterator[Finding]:
             "SMD020",
             Outcome.ERROR,
             unreadable[0].file,
-            f"{len(unreadable)} snapshots could not be read: {unreadable[0].detail}",
+            f"{count_of(len(unreadable), 'snapshot')} could not be read: {unreadable[0].detail}",
             "Restore or delete them; the rest was analysed.",
         )
     different = [item for item in series.skipped if item.reason is SkipReason.DIFFERENT_TENSORS]
@@ -222,7 +223,7 @@ def _run_notes(series: SnapshotSeries, motion: Motion) -> Iterator[Finding]:
             "SMD021",
             Outcome.WARN,
             different[0].file,
-            f"{len(different)} snapshots hold other tensors and were left out: "
+            f"{count_of(len(different), 'snapshot')} left out for other tensors: "
             f"{different[0].detail}",
             "Point smdlens at the checkpoints of one run.",
         )

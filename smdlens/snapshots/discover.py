@@ -16,10 +16,15 @@ from smdlens.snapshots.records import Skipped
 from smdlens.snapshots.sharded_markers import missing_marker
 from smdlens.snapshots.steps import is_copy_name, natural_key, position_of_name
 from smdlens.vocabulary import SkipReason
+from smdlens.wording import count_of
 
 _DEPTH = 3
-# No format can be told from fewer bytes, and no checkpoint is as small.
+# No format can be told from fewer bytes, and no checkpoint is as small; the first ones tell a
+# checkpoint that a trainer has just begun from something else.
 _SMALLEST = 64
+_FIRST_BYTES = re.compile(
+    rb"PK|\x80[\x02-\x05]|\x89H?D?F?|GGUF|\x93NUMPY|.{3}\0{5}|\0+\Z", re.DOTALL
+)
 _CHECKPOINT_SUFFIX = re.compile(
     r"\.(?:pt|pth|ckpt|bin|safetensors|tar|th|pkl|pt2|h5|keras|npz|msgpack|index|onnx|gguf|"
     r"pdparams|params|distcp)(?![A-Za-z0-9])",
@@ -204,14 +209,19 @@ def _file(found: Discovery, path: Path, *, insist: bool) -> None:
         candidate = look(path)
     except SnapshotError as error:
         if looks and (insist or os.path.lexists(path)):
-            found.skip(path, SkipReason.UNREADABLE, str(error))
+            found.skip(path, SkipReason.UNREADABLE, error.describe(beside=str(path)))
         return
     if reader_for(candidate) is not None:
         found.add(path)
-    elif looks and candidate.size < _SMALLEST:
-        found.skip(path, SkipReason.UNFINISHED, f"the file has only {candidate.size} bytes")
+    elif looks and candidate.size < _SMALLEST and _just_begun(candidate.head):
+        few = f"has only {count_of(candidate.size, 'byte')}" if candidate.size else "is empty"
+        found.skip(path, SkipReason.UNFINISHED, f"the file {few}")
     elif looks:
         found.skip(path, SkipReason.NOT_A_CHECKPOINT, "not a format that smdlens reads")
+
+
+def _just_begun(head: bytes) -> bool:
+    return not head or _FIRST_BYTES.match(head) is not None
 
 
 def _look(found: Discovery, path: Path) -> Candidate | None:

@@ -26,6 +26,7 @@ from smdlens.snapshots.records import Skipped, Snapshot, SnapshotSeries
 from smdlens.snapshots.steps import natural_key
 from smdlens.snapshots.weight_trees import is_averaged_name
 from smdlens.vocabulary import SkipReason
+from smdlens.wording import count_of
 
 RunPath = str | os.PathLike[str] | Sequence[str | os.PathLike[str]]
 StepRange = tuple[int | None, int | None, int | None]
@@ -123,7 +124,8 @@ def _open_all(
             wrong_key = error
             skipped.append(Skipped(ref.label, SkipReason.DIFFERENT_TENSORS, error.describe()))
         except SnapshotError as error:
-            skipped.append(Skipped(ref.label, _reason(error, ref), error.describe()))
+            detail = error.describe(beside=str(ref.path))
+            skipped.append(Skipped(ref.label, _reason(error, ref), detail))
             if isinstance(error, SnapshotTruncatedError):
                 cut_short.add(ref.label)
         else:
@@ -213,14 +215,14 @@ def too_few_snapshots(
         ranged: --steps left some out.
         also: What the one snapshot says all the same.
     """
-    found = [f"{len(snapshots)} usable snapshots"]
+    found = [f"{count_of(len(snapshots), 'usable snapshot')}"]
     if len(snapshots) == 1:
         found = [f"one usable snapshot ({snapshots[0].files[0]})" + (f": {also}" if also else "")]
     counts = Counter(s.reason.value for s in skipped)
     found += [f"{count} skipped as {reason}" for reason, count in sorted(counts.items())]
     unreadable = next((s for s in skipped if s.reason is SkipReason.UNREADABLE), None)
     if unreadable is not None:
-        found.append(f"the first unreadable: {unreadable.detail}")
+        found.append(f"the first unreadable, {unreadable.file}: {unreadable.detail}")
     return NothingToAnalyseError(
         "too few checkpoints to analyse",
         subject=run,

@@ -13,6 +13,7 @@ from smdlens.snapshots.records import SnapshotSeries
 from smdlens.symmetry.from_names import scale_groups_from_names
 from smdlens.symmetry.records import Evidence, ScaleGroups
 from smdlens.vocabulary import EvidenceKind
+from smdlens.wording import count_of
 
 
 def find_scale_groups(
@@ -55,9 +56,9 @@ def find_scale_groups(
             "no tensor is left to analyse",
             subject=series.path,
             expected="at least one floating-point weight",
-            found=f"{len(groups.tensors)} tensors before --include and --exclude"
+            found=f"{count_of(len(groups.tensors), 'tensor')} before --include and --exclude"
             if groups.tensors
-            else f"{len(last)} tensors, none of a floating-point dtype",
+            else f"{count_of(len(last), 'tensor')}, none of a floating-point dtype",
             remedy="Check --include and --exclude, or choose another weight tree with --weights.",
         )
     return dataclasses.replace(groups, tensors=kept)

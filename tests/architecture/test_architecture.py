@@ -17,7 +17,7 @@ MOST_LINES = 300
 # Left may import right, never the other way.
 ROOMS = ("cli", "api", "report", "diagnosis", "motion", "symmetry", "hyper", "snapshots",
          "containers")  # fmt: skip
-GROUND = {"errors", "vocabulary", "names", "atomic", "version", "config"}
+GROUND = {"errors", "vocabulary", "names", "atomic", "version", "config", "wording"}
 # Top-level modules that are doors rather than rooms: what they may import at import time.
 API = {"__init__", "checkpoint", "options", "__main__"}
 HEAVY = {"torch", "polars", "numpy", "matplotlib", "jinja2"}

@@ -157,6 +157,21 @@ def test_tensors_of_another_network(tmp_path: Path) -> None:
     assert "'extra'" in series.notes[-1]
 
 
+def test_a_head_replaced_half_way_leaves_the_rest_of_the_run(tmp_path: Path) -> None:
+    save_run(tmp_path, (1, 2, 3, 4))
+    for step in (1, 2):
+        content = torch.load(tmp_path / f"ckpt_{step}.pt", weights_only=True)
+        content["model"]["6.weight"] = torch.zeros(100, 24)
+        torch.save(content, tmp_path / f"ckpt_{step}.pt")
+    series = open_series(tmp_path)
+    assert series.steps == (1, 2, 3, 4) and not series.skipped
+    assert all("6.weight" not in s.tensors and "0.weight" in s.tensors for s in series.snapshots)
+    assert (
+        "1 tensor not analysed, of another shape" in series.notes[-1]
+        and "'6.weight'" in series.notes[-1]
+    )
+
+
 def test_a_weights_key_that_only_some_files_have(tmp_path: Path) -> None:
     save_run(tmp_path, (1, 2))
     save_run(tmp_path, (3, 4), ema=small_net().state_dict())

@@ -12,6 +12,7 @@ from smdlens.names import for_terminal
 from smdlens.symmetry.records import TensorSymmetry
 from smdlens.symmetry.scale_symmetry import ScaleSymmetry
 from smdlens.vocabulary import Role
+from smdlens.wording import count_of
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -61,7 +62,9 @@ def summary(symmetry: ScaleSymmetry) -> str:
     """How many tensors have which role."""
     counts = Counter(tensor.role for tensor in symmetry.tensors.values())
     parts = [f"{counts[role]} {role.value.replace('_', ' ')}" for role in Role if counts[role]]
-    return f"{len(symmetry.tensors)} tensors: {', '.join(parts)} (from {symmetry.source})."
+    return (
+        f"{count_of(len(symmetry.tensors), 'tensor')}: {', '.join(parts)} (from {symmetry.source})."
+    )
 
 
 def _branch(path: str, branches: dict[str, Tree]) -> Tree:

@@ -17,6 +17,7 @@ from smdlens.report.terminal.grid import Column, show_table
 from smdlens.report.terminal.pen import SYMBOLS, Pen
 from smdlens.snapshots.records import GroupRecord
 from smdlens.vocabulary import Outcome
+from smdlens.wording import count_of
 
 _MOST_LINES = 100
 _MOST_GROUPS = 12
@@ -58,14 +59,15 @@ def _head(inspection: Inspection, pen: Pen) -> None:
     pen.pieces(
         [
             f"weights {snapshot.tree_key or 'at the top level'!r}: "
-            f"{len(snapshot.tensors)} tensors, {exact(elements(snapshot.tensors))} elements",
+            f"{count_of(len(snapshot.tensors), 'tensor')}, "
+            f"{exact(elements(snapshot.tensors))} elements",
             snapshot.tree_note,
         ]
     )
     if len(snapshot.trees) > 1:
         for key, tensors, averaged in snapshot.trees:
             what = "averaged weights" if averaged else "weights"
-            pen.line(f"{key or 'top level'}: {what}, {tensors} tensors", "dim")
+            pen.line(f"{key or 'top level'}: {what}, {count_of(tensors, 'tensor')}", "dim")
 
 
 def _tree(inspection: Inspection, pen: Pen) -> None:
@@ -80,7 +82,12 @@ def _tree(inspection: Inspection, pen: Pen) -> None:
         else:
             alike = f"{line.repeats} alike, " if line.repeats > 1 else ""
             of = "" if line.vectors is None else f" of {line.vectors}"
-            row = (name, f"{alike}{line.count} tensors{of}", "", bytes_text(line.nbytes))
+            row = (
+                name,
+                f"{alike}{count_of(line.count, 'tensor')}{of}",
+                "",
+                bytes_text(line.nbytes),
+            )
         rows.append(row)
     pen.blank()
     columns = [
@@ -127,7 +134,7 @@ def _group(group: GroupRecord) -> str:
         and (value or key != "dampening")
     ]
     names = "" if group.names is not None else ", which ones is not known"
-    return f"group {group.index}: {', '.join([*values, f'{group.count} tensors'])}{names}"
+    return f"group {group.index}: {', '.join([*values, count_of(group.count, 'tensor')])}{names}"
 
 
 def _settings(inspection: Inspection, pen: Pen) -> None:
