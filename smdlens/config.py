@@ -39,28 +39,28 @@ def _is_pair(value: Any) -> bool:
     )
 
 
-_NUMBER = (_is_number, "a number")
-_WHOLE = (_is_whole, "a whole number")
+NUMBER = (_is_number, "a number")
+WHOLE = (_is_whole, "a whole number")
 _TEXT = (_is_text, "a text in quotes")
 _TEXTS = (_is_texts, "a text in quotes or a list of them")
 KEYS: dict[str, tuple[Callable[[Any], bool], str]] = {
     "optimizer": _TEXT,
-    "lr": _NUMBER,
-    "weight_decay": _NUMBER,
-    "momentum": _NUMBER,
-    "dampening": _NUMBER,
+    "lr": NUMBER,
+    "weight_decay": NUMBER,
+    "momentum": NUMBER,
+    "dampening": NUMBER,
     "nesterov": (lambda value: isinstance(value, bool), "true or false"),
     "betas": (_is_pair, "a list of two numbers"),
     "schedule": _TEXT,
-    "steps_per_epoch": _WHOLE,
+    "steps_per_epoch": WHOLE,
     "weights": _TEXT,
     "include": _TEXTS,
     "exclude": _TEXTS,
     "steps": (_is_text, 'a text such as "1000:90000:2"'),
-    "tolerance": _NUMBER,
+    "tolerance": NUMBER,
     "device": _TEXT,
     "all_pairs": (lambda value: isinstance(value, bool), "true or false"),
-    "workers": _WHOLE,
+    "workers": WHOLE,
     "cache_dir": _TEXT,
     "cache": (lambda value: isinstance(value, bool), "true or false"),
 }

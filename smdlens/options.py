@@ -5,11 +5,10 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields
-from numbers import Integral, Real
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from smdlens.config import KEYS, read_config
+from smdlens.config import KEYS, NUMBER, WHOLE, read_config
 from smdlens.errors import InputError
 
 if TYPE_CHECKING:
@@ -174,8 +173,10 @@ def _typed(name: str, value: Any, subject: str) -> Any:
         )
     if name in ("schedule", "cache_dir", "graph"):
         return Path(value)
-    if isinstance(value, Real) and not isinstance(value, bool):
-        return int(value) if isinstance(value, Integral) else float(value)  # numpy's too
+    if KEYS.get(name) is NUMBER:  # numpy's too
+        return float(value)
+    if KEYS.get(name) is WHOLE:
+        return int(value)
     return tuple(form) if isinstance(form, list) else value
 
 
