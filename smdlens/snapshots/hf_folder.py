@@ -16,7 +16,7 @@ from smdlens.containers.limits import Limits
 from smdlens.errors import SnapshotCorruptError
 from smdlens.snapshots.candidate import Candidate, RawCheckpoint, Reader, candidate_file
 from smdlens.snapshots.resolve import is_tensor
-from smdlens.snapshots.safetensors import read_header
+from smdlens.snapshots.safetensors import read_header, read_optimizer
 from smdlens.snapshots.torch_legacy import TorchLegacyReader
 from smdlens.snapshots.torch_zip import TorchZipReader
 
@@ -32,6 +32,7 @@ _PARTS = {
     "scheduler.bin": "lr_scheduler",
     "training_args.bin": "training_args",
 }
+_MLX_OPTIMIZER = "optimizer.safetensors"
 _TRAINER_STATE = "trainer_state.json"
 # What Trainer writes between the weights and trainer_state.json.
 _TRAINER_PARTS = ("optimizer.pt", "scheduler.pt", "rng_state.pth")
@@ -73,6 +74,8 @@ def read_parts(
             root[key] = part.root
             files.append(folder / name)
             stamps |= part.stamps
+    if _MLX_OPTIMIZER in candidate.names and "optimizer" not in root:
+        root |= read_optimizer(folder / _MLX_OPTIMIZER, limits, files, stamps)
     if _TRAINER_STATE in candidate.names:
         path = folder / _TRAINER_STATE
         root["trainer_state"] = read_json(str(path), limits=limits, allow_nan=True)

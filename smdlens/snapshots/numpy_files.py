@@ -1,21 +1,28 @@
-"""NumPy's .npz archives (`savez`): one array per entry; keys with slashes are nested."""
+"""NumPy's files: .npz archives (`savez`), one array per entry, and single .npy arrays.
+
+Keys with slashes are nested. An archive with an optimizer's state flattened by MLX, inside or in a
+file beside it, has MLX's axes.
+"""
 
 from __future__ import annotations
 
 import math
+from pathlib import Path
 from typing import Any
 
-from smdlens.containers.files import reading
+from smdlens.containers.files import FileStamp, RegularFile, reading
 from smdlens.containers.limits import Limits
-from smdlens.containers.npy_header import NpyArray, read_npy_header
+from smdlens.containers.npy_header import MAGIC, NpyArray, read_npy_header
 from smdlens.containers.window import FileWindow
 from smdlens.containers.zip_directory import read_zip_directory
 from smdlens.errors import SnapshotCorruptError, SnapshotUnsupportedError
 from smdlens.snapshots.candidate import Candidate, RawCheckpoint
 from smdlens.snapshots.flax_tree import from_flax, looks_like_flax, nested
+from smdlens.snapshots.mlx import from_mlx, is_optimizer_state, optimizer_beside, with_state
 from smdlens.snapshots.records import DTYPE_BYTES, Extent, TensorRef
 
 _SUFFIX = ".npy"
+_SINGLE = "array"
 
 
 class NpzReader:
@@ -33,41 +40,84 @@ class NpzReader:
 
     def read(self, candidate: Candidate, limits: Limits) -> RawCheckpoint:
         """Read the header of every array; arrays of text and objects are left out."""
-        tensors: dict[str, Any] = {}
-        with reading(candidate.path) as file:
-            for entry in read_zip_directory(file, limits).values():
-                if not entry.name.endswith(_SUFFIX):
-                    continue
-                if not entry.stored:
-                    raise SnapshotUnsupportedError(
-                        f"a compressed array: {entry.name!r}",
-                        subject=file.path,
-                        expected="an archive of numpy.savez",
-                        remedy="Save it with numpy.savez instead of numpy.savez_compressed.",
-                    )
-                name = entry.name[: -len(_SUFFIX)]
-                window = FileWindow(file, entry.offset, entry.nbytes)
-                array = read_npy_header(window, dict(DTYPE_BYTES))
-                if array.dtype is not None:
-                    tensors[name] = _tensor(name, array, array.dtype, window)
-        root: dict[str, Any] = tensors
+        stamps: dict[str, FileStamp] = {}
+        path = candidate.path
+        tensors = _arrays(path, limits, stamps)
+        root: dict[str, Any] = dict(tensors)
+        files, flattened = [path], from_mlx(tensors)
         if any("/" in name for name in tensors):
-            root = nested(tensors, str(candidate.path))
+            root = nested(tensors, str(path))
             root = from_flax(root) if looks_like_flax(root) else root
-        return RawCheckpoint(self.name, root, (candidate.path,), {file.path: file.stamp})
+        elif "optimizer" in flattened:
+            root = flattened
+        elif (beside := optimizer_beside(path)) is not None and beside.suffix == path.suffix:
+            state = _arrays(beside, limits, stamps)
+            if is_optimizer_state(state):
+                root = flattened | with_state(state)
+                files.append(beside)
+        ordered = "optimizer" not in flattened and len(files) == 1
+        return RawCheckpoint(self.name, root, tuple(files), stamps, ordered)
 
 
-def _tensor(name: str, array: NpyArray, dtype: str, window: FileWindow) -> TensorRef:
+class NpyReader:
+    """Reader of single .npy arrays: a checkpoint of one tensor."""
+
+    name = "numpy-npy"
+
+    def recognises(self, candidate: Candidate) -> bool:
+        """NumPy's own mark."""
+        return candidate.head.startswith(MAGIC)
+
+    def read(self, candidate: Candidate, limits: Limits) -> RawCheckpoint:
+        """Read the header."""
+        with reading(candidate.path) as file:
+            array = read_npy_header(file, dict(DTYPE_BYTES))
+            if array.dtype is None:
+                raise SnapshotUnsupportedError(
+                    "an array of objects or text: NumPy pickles those",
+                    subject=file.path,
+                    expected="an array of numbers",
+                    remedy="Save the arrays with numpy.savez.",
+                )
+            tensor = _tensor(_SINGLE, array, array.dtype, file, 0)
+        return RawCheckpoint(
+            self.name, {_SINGLE: tensor}, (candidate.path,), {file.path: file.stamp}
+        )
+
+
+def _arrays(path: Path, limits: Limits, stamps: dict[str, FileStamp]) -> dict[str, TensorRef]:
+    tensors: dict[str, TensorRef] = {}
+    with reading(path) as file:
+        for entry in read_zip_directory(file, limits).values():
+            if not entry.name.endswith(_SUFFIX):
+                continue
+            if not entry.stored:
+                raise SnapshotUnsupportedError(
+                    f"a compressed array: {entry.name!r}",
+                    subject=file.path,
+                    expected="an archive of numpy.savez",
+                    remedy="Save it with numpy.savez instead of numpy.savez_compressed.",
+                )
+            name = entry.name[: -len(_SUFFIX)]
+            window = FileWindow(file, entry.offset, entry.nbytes)
+            array = read_npy_header(window, dict(DTYPE_BYTES))
+            if array.dtype is not None:
+                tensors[name] = _tensor(name, array, array.dtype, window, window.start)
+    stamps[file.path] = file.stamp
+    return tensors
+
+
+def _tensor(name: str, array: NpyArray, dtype: str, file: RegularFile, start: int) -> TensorRef:
     shape = array.shape
     nbytes = math.prod(shape) * DTYPE_BYTES[dtype]
-    if array.offset + nbytes != window.size:
+    if array.offset + nbytes != file.size:
         raise SnapshotCorruptError(
             f"array {name!r} has another size than its header says",
-            subject=window.path,
+            subject=file.path,
             expected=f"{array.offset + nbytes} bytes",
-            found=f"{window.size} bytes",
+            found=f"{file.size} bytes",
         )
-    extents = (Extent(window.path, window.start + array.offset, nbytes),) if nbytes else ()
+    extents = (Extent(file.path, start + array.offset, nbytes),) if nbytes else ()
     strides = None
     if array.fortran and len(shape) > 1 and nbytes:
         strides = tuple(math.prod(shape[:axis]) for axis in range(len(shape)))

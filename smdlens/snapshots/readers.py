@@ -19,9 +19,10 @@ from smdlens.snapshots.dcp import DcpReader
 from smdlens.snapshots.deepspeed import DeepSpeedReader
 from smdlens.snapshots.flax_msgpack import FlaxMsgpackReader
 from smdlens.snapshots.fsdp_folder import FsdpFolderReader
+from smdlens.snapshots.gguf import GgufReader
 from smdlens.snapshots.hf_folder import HfFolderReader
 from smdlens.snapshots.megatron import MegatronReader
-from smdlens.snapshots.numpy_files import NpzReader
+from smdlens.snapshots.numpy_files import NpyReader, NpzReader
 from smdlens.snapshots.onnx_weights import OnnxReader
 from smdlens.snapshots.pt2 import Pt2Reader
 from smdlens.snapshots.safetensors import SafetensorsReader
@@ -36,6 +37,8 @@ READERS: tuple[Reader, ...] = (
     TorchLegacyReader(),
     SafetensorsReader(),
     NpzReader(),
+    NpyReader(),
+    GgufReader(),
     FlaxMsgpackReader(),
     TensorFlowReader(),
     OnnxReader(),

@@ -19,6 +19,14 @@ from smdlens.errors import (
     SnapshotUnsupportedError,
 )
 from smdlens.snapshots.candidate import Candidate, RawCheckpoint
+from smdlens.snapshots.mlx import (
+    from_mlx,
+    input_second,
+    is_optimizer_state,
+    optimizer_beside,
+    with_state,
+    written_by_mlx,
+)
 from smdlens.snapshots.records import DTYPE_BYTES, Extent, TensorRef
 
 METADATA = "__metadata__"
@@ -43,9 +51,16 @@ class SafetensorsReader:
 
     def read(self, candidate: Candidate, limits: Limits) -> RawCheckpoint:
         """Read the header; the metadata strings appear beside the tensors."""
-        tensors, metadata, stamps = read_header(candidate.path, limits)
-        root: dict[str, Any] = {"": tensors, METADATA: metadata} if metadata else {"": tensors}
-        return RawCheckpoint(self.name, root, (candidate.path,), stamps, ordered=False)
+        with reading(candidate.path) as file:
+            tensors, metadata, mlx = _parse(file, limits)
+        root: dict[str, Any] = from_mlx(tensors) if mlx else {"": tensors}
+        files, stamps = [candidate.path], {file.path: file.stamp}
+        beside = optimizer_beside(candidate.path)
+        if beside is not None and "optimizer" not in root:
+            root |= read_optimizer(beside, limits, files, stamps)
+        if metadata:
+            root[METADATA] = metadata
+        return RawCheckpoint(self.name, root, tuple(files), stamps, ordered=False)
 
 
 def read_header(
@@ -58,11 +73,26 @@ def read_header(
         SnapshotUnsupportedError: See the messages.
     """
     with reading(path) as file:
-        tensors, metadata = _parse(file, limits)
+        tensors, metadata, mlx = _parse(file, limits)
+    if mlx:
+        tensors = {name: input_second(name, ref) for name, ref in tensors.items()}
     return tensors, metadata, {file.path: file.stamp}
 
 
-def _parse(file: RegularFile, limits: Limits) -> tuple[dict[str, TensorRef], dict[str, str]]:
+def read_optimizer(
+    path: Path, limits: Limits, files: list[Path], stamps: dict[str, FileStamp]
+) -> dict[str, Any]:
+    """What MLX's optimizer state in a file of its own adds; nothing where it is not one."""
+    with reading(path) as file:
+        tensors, _, _ = _parse(file, limits)
+    if not is_optimizer_state(tensors):
+        return {}
+    files.append(path)
+    stamps[file.path] = file.stamp
+    return with_state(tensors)
+
+
+def _parse(file: RegularFile, limits: Limits) -> tuple[dict[str, TensorRef], dict[str, str], bool]:
     length = int.from_bytes(file.read(0, 8), "little")
     if length > limits.json_bytes:
         raise SnapshotUnsafeError(
@@ -74,6 +104,7 @@ def _parse(file: RegularFile, limits: Limits) -> tuple[dict[str, TensorRef], dic
     header = parse_json(file.read(8, length), subject=file.path, limits=limits)
     if not isinstance(header, dict):
         raise _corrupt(file, "the header is not an object", "")
+    mlx = written_by_mlx(header)
     metadata = header.pop(METADATA, None) or {}
     if not isinstance(metadata, dict) or not all(isinstance(v, str) for v in metadata.values()):
         raise _corrupt(file, "the metadata are not strings", "")
@@ -99,7 +130,7 @@ def _parse(file: RegularFile, limits: Limits) -> tuple[dict[str, TensorRef], dic
         )
     if start + end < file.size:
         raise _corrupt(file, "bytes follow the last tensor", f"{file.size - start - end} bytes")
-    return tensors, metadata
+    return tensors, metadata, mlx
 
 
 def _tensor(file: RegularFile, name: str, entry: Any, start: int) -> tuple[TensorRef, int, int]:

@@ -18,7 +18,7 @@ EPOCH_KEYS = ("epoch", "epochs", "epoch_idx", "current_epoch")
 _NESTED = ("", "trainer_state", "meta", "train_state", "trainer", "progress", "__metadata__")
 _SUFFIXES = re.compile(
     r"(?:\.(?:pth|pt|pt2|ckpt|bin|pkl|tar|th|safetensors|model|index|h5|weights|npz|npy|params|"
-    r"distcp|msgpack|onnx))+$"
+    r"distcp|msgpack|onnx|gguf|pdparams|pdopt|keras))+$"
 )
 _TAIL = r"(?:[_\-=+ ,@(\[].*)?"
 _WORD = r"(?:.*[^a-z])?"

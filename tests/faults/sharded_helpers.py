@@ -6,6 +6,7 @@ import io
 import json
 import pickle
 import shutil
+import struct
 import zipfile
 from pathlib import Path
 from typing import Any
@@ -177,7 +178,54 @@ def _onnx(folder: Path) -> Target:
     return Target(path, path)
 
 
+def gguf_text(value: str) -> bytes:
+    return struct.pack("<Q", len(value)) + value.encode()
+
+
+def gguf_bytes(version: int = 3, alignment: int = 32) -> bytes:
+    """A file with a setting of several kinds and three tensors, the last one up to the end."""
+    settings = [
+        gguf_text("general.alignment") + struct.pack("<II", 4, alignment),
+        gguf_text("general.name") + struct.pack("<I", 8) + gguf_text("small"),
+        gguf_text("numbers") + struct.pack("<IIQ2f", 9, 6, 2, 1.0, 2.0),
+        gguf_text("words") + struct.pack("<IIQ", 9, 8, 70) + gguf_text("w") * 70,
+        gguf_text("flag") + struct.pack("<IB", 7, 1),
+    ]
+    tensors = [
+        gguf_text("conv.weight") + struct.pack("<I4QIQ", 4, 2, 3, 2, 4, 0, 0),
+        gguf_text("half") + struct.pack("<IQIQ", 1, 6, 1, 192),
+        gguf_text("rounded.weight") + struct.pack("<I2QIQ", 2, 32, 2, 8, 224),
+    ]
+    head = b"GGUF" + struct.pack("<IQQ", version, len(tensors), len(settings))
+    head += b"".join(settings) + b"".join(tensors)
+    head += b"\0" * (-len(head) % alignment)
+    data = np.arange(48, dtype=np.float32).tobytes() + b"\1" * 12 + b"\0" * 20 + b"\2" * 68
+    return head + data
+
+
+def _gguf(folder: Path) -> Target:
+    path = folder / "model_1.gguf"
+    path.write_bytes(gguf_bytes())
+    return Target(path, path)
+
+
+def _npy(folder: Path) -> Target:
+    path = folder / "weights_1.npy"
+    np.save(path, np.ones((5, 6), np.float32))
+    return Target(path, path)
+
+
+def _mlx(folder: Path) -> Target:
+    for name in ("model", "optimizer"):
+        source = _GOLDEN / "one_network" / "mlx_safetensors" / f"{name}_40.safetensors"
+        shutil.copy(source, folder)
+    return Target(folder / "model_40.safetensors", folder / "optimizer_40.safetensors")
+
+
 SHARDED = {
+    "gguf": _gguf,
+    "numpy-npy": _npy,
+    "mlx-optimizer": _mlx,
     "onnx": _onnx,
     "flax-msgpack": _flax,
     "tensorflow-index": _tensorflow_index,

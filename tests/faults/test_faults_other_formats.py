@@ -14,7 +14,9 @@ from smdlens.errors import SnapshotError
 from smdlens.snapshots import open_snapshot
 
 # At least 1,000 for each reader; two of them read two kinds of files.
-MUTATIONS = dict.fromkeys(("torch-export", "flax-msgpack", "numpy-npz", "onnx"), 1_000)
+MUTATIONS = dict.fromkeys(
+    ("torch-export", "flax-msgpack", "numpy-npz", "onnx", "gguf", "numpy-npy"), 1_000
+)
 
 
 @pytest.mark.parametrize("name", SHARDED)
