@@ -165,7 +165,7 @@ def analyze(
     )
     motion = measure(
         series,
-        groups,
+        groups.measured,
         hyper,
         device=options.device,
         workers=options.workers,

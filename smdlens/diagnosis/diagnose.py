@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 
+import numpy as np
 import polars as pl
 
 from smdlens.diagnosis.assumptions import audit_assumptions
@@ -49,9 +50,10 @@ def diagnose(
         tolerance: Half-width of the band around a ratio of 1 that counts as equilibrium.
     """
     groups = with_weight_evidence(groups, motion)
-    tracks = tracks_of(motion, series.steps, groups, by_updates=series.axis == "steps")
+    witnessed = tracks_of(motion, series.steps, groups.measured, by_updates=series.axis == "steps")
     if series.axis == "steps":
-        hyper = locate_cuts(tracks, hyper, groups)
+        hyper = locate_cuts(witnessed, hyper, groups.measured)
+    tracks = witnessed.take(np.flatnonzero([name in groups.tensors for name in witnessed.tensors]))
     measured = measure_groups(tracks, hyper, groups)
     invariant = {
         name: math.prod(tensor.shape)
@@ -89,7 +91,7 @@ def diagnose(
     )
     evidence = (
         *contradiction_findings(contradicted),
-        *clock_findings(tracks, hyper, groups),
+        *clock_findings(witnessed, hyper, groups.measured),
     )
     return find(diagnosis, series, motion, evidence)
 

@@ -11,6 +11,7 @@ from smdlens.diagnosis.records import Diagnosis, Finding
 from smdlens.diagnosis.remedies import enough_for_stage, save_every
 from smdlens.motion.records import Motion
 from smdlens.snapshots.records import SnapshotSeries
+from smdlens.symmetry.records import ScaleGroups
 from smdlens.vocabulary import (
     INVARIANT_ROLES,
     EvidenceKind,
@@ -44,7 +45,7 @@ def find(
             Finding(rule, Outcome.WARN, "hyper-parameters", message, remedy)
             for rule, message, remedy in diagnosis.hyper.notes
         ),
-        *_run_notes(series, motion),
+        *_run_notes(series, motion, diagnosis.groups),
     ]
     found.sort(key=lambda finding: _SEVERITY.get(finding.outcome, 9))
     return dataclasses.replace(diagnosis, findings=tuple(found))
@@ -207,7 +208,7 @@ def _uncertain_cuts(diagnosis: Diagnosis) -> Iterator[Finding]:
             )
 
 
-def _run_notes(series: SnapshotSeries, motion: Motion) -> Iterator[Finding]:
+def _run_notes(series: SnapshotSeries, motion: Motion, groups: ScaleGroups) -> Iterator[Finding]:
     unreadable = [item for item in series.skipped if item.reason is SkipReason.UNREADABLE]
     if unreadable:
         yield Finding(
@@ -229,7 +230,8 @@ def _run_notes(series: SnapshotSeries, motion: Motion) -> Iterator[Finding]:
         )
     for note in series.notes:
         yield Finding("SMD022", Outcome.WARN, "run", note, None)
-    nonfinite = motion.snapshots.filter(pl.col("nonfinite") > 0)
+    own = pl.col("tensor").is_in(list(groups.tensors))
+    nonfinite = motion.snapshots.filter((pl.col("nonfinite") > 0) & own)
     if not nonfinite.is_empty():
         steps = sorted(nonfinite.get_column("step").unique().to_list())
         count = nonfinite.get_column("tensor").n_unique()

@@ -34,8 +34,10 @@ def trainer_facts(report: Report) -> list[str]:
     facts = [
         (_optimizer(hyper.optimizer), hyper.optimizer.source),
         (_weight_decay(own, hyper.groups), _sources(g.source for g in own)),
-        (_learning_rate(schedule), _sources(s.source for s in schedule)),
+        (_learning_rate(_rates(schedule)), _sources(s.source for s in schedule)),
     ]
+    if not schedule and report.series.axis == "epochs" and (saved := _saved_rates(report, indices)):
+        facts[-1] = (_learning_rate(saved), "optimizer state; no iterations to place it on")
     merged: list[tuple[str, str]] = []
     for text, source in facts:
         if merged and merged[-1][1] == source:
@@ -69,8 +71,18 @@ def _weight_decay(own: Iterable[ParamGroup], groups: Iterable[ParamGroup]) -> st
     return f"{text}, {rate(others.pop())} elsewhere" if len(others) == 1 else text
 
 
-def _learning_rate(schedule: Iterable[RateSegment]) -> str:
-    rates = [r for s in schedule for r in (s.lr, s.lr_to) if r is not None]
+def _rates(schedule: Iterable[RateSegment]) -> list[float]:
+    return [r for s in schedule for r in (s.lr, s.lr_to) if r is not None]
+
+
+def _saved_rates(report: Report, indices: set[int]) -> list[float]:
+    """Rates as the snapshots hold them; on an axis of epochs no schedule of updates exists."""
+    records = (s.optimizer for s in report.series.snapshots)
+    rates = (g.values.get("lr") for r in records if r for g in r.groups if g.index in indices)
+    return [float(r) for r in rates if isinstance(r, int | float)]
+
+
+def _learning_rate(rates: list[float]) -> str:
     if not rates:
         return "lr unknown"
     low, high = min(rates), max(rates)

@@ -45,11 +45,15 @@ def find_scale_groups(
     """
     last = series.snapshots[-1].tensors
     groups = _groups(series, model, inputs, input_fn, graph, model_optional)
-    kept = {
+    allowed = {
         name: symmetry
         for name, symmetry in groups.tensors.items()
-        if (not include or any(fnmatchcase(name, glob) for glob in include))
-        and not any(fnmatchcase(name, glob) for glob in exclude)
+        if not any(fnmatchcase(name, glob) for glob in exclude)
+    }
+    kept = {
+        name: symmetry
+        for name, symmetry in allowed.items()
+        if not include or any(fnmatchcase(name, glob) for glob in include)
     }
     if not kept:
         raise NothingToAnalyseError(
@@ -61,7 +65,8 @@ def find_scale_groups(
             else f"{count_of(len(last), 'tensor')}, none of a floating-point dtype",
             remedy="Check --include and --exclude, or choose another weight tree with --weights.",
         )
-    return dataclasses.replace(groups, tensors=kept)
+    witnesses = {n: s for n, s in allowed.items() if s.clock and n not in kept}
+    return dataclasses.replace(groups, tensors=kept, witnesses=witnesses)
 
 
 def _groups(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from smdlens.vocabulary import EvidenceKind, Granularity, Role
 
@@ -68,7 +68,17 @@ class TensorSymmetry:
 
 @dataclass(frozen=True, slots=True)
 class ScaleGroups:
-    """Every parameter of the run with its role, in file order; `source` says who found them."""
+    """Every parameter of the run with its role, in file order; `source` says who found them.
+
+    `witnesses` are clocks that --include leaves out of the report: they are measured all the same,
+    since they place cuts and check rates.
+    """
 
     tensors: Mapping[str, TensorSymmetry]
     source: str
+    witnesses: Mapping[str, TensorSymmetry] = field(default_factory=dict)
+
+    @property
+    def measured(self) -> ScaleGroups:
+        """The same with the witnesses among the tensors."""
+        return ScaleGroups({**self.tensors, **self.witnesses}, self.source)

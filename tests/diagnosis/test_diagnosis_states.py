@@ -19,6 +19,7 @@ from diagnosis_helpers import (
 )
 
 from smdlens.diagnosis.records import STAGE_TENSOR_SCHEMA
+from smdlens.report.trainer import trainer_facts
 from smdlens.vocabulary import State
 
 RATE, DECAY = 0.1, 2e-3
@@ -314,6 +315,7 @@ def test_epochs_alone_leave_norms_and_angles_and_ask_for_one_number(tmp_path):
     folder = write(run, tmp_path / "run", epochs=True)
     report = analyze(folder)
     assert report.series.axis == "epochs"
+    assert f"lr {RATE:g}" in " ".join(trainer_facts(report))
     row = stage_row(report, "a", 1)
     assert row["state"] == "undetermined" and "--steps-per-epoch" in row["reason"]
     frame = intervals(report, "a")
