@@ -61,6 +61,9 @@ def analyze(
     graph: str | os.PathLike[str] | None = None,
     model_optional: bool = False,
     device: str | None = None,
+    metrics: str | os.PathLike[str] | None = None,
+    metric: str | None = None,
+    metric_goal: str | None = None,
     all_pairs: bool | None = None,
     workers: int | None = None,
     cache_dir: str | os.PathLike[str] | None = None,
@@ -95,6 +98,10 @@ def analyze(
         graph: The network as a .pt2 or .onnx file; read, never run.
         model_optional: Go on from names where the network has no graph.
         device: "auto" (unless given), "cpu", "cuda" or "cuda:N".
+        metrics: Log of a test metric, whose fall beside a growing angle is marked: CSV,
+            TensorBoard event file or folder, trainer_state.json (docs/report.md).
+        metric: Its column or tag; by name unless given.
+        metric_goal: "up" or "down" is better; by name unless given.
         all_pairs: Also measure the angle between any two of at most 64 snapshots and hold it
             against a random walk, lag by lag (docs/theory.md §9).
         workers: Parallel readers; never changes a result.
@@ -130,6 +137,9 @@ def analyze(
         graph=graph,
         model_optional=model_optional or None,
         device=device,
+        metrics=metrics,
+        metric=metric,
+        metric_goal=metric_goal,
         all_pairs=all_pairs,
         workers=workers,
         cache_dir=cache_dir,
@@ -138,6 +148,7 @@ def analyze(
     # Heavy imports come after the options are known to be good.
     from smdlens.diagnosis.diagnose import diagnose
     from smdlens.diagnosis.single_snapshot import describe_last_step
+    from smdlens.hyper.metrics import resolve_metric
     from smdlens.hyper.resolve import resolve_hyper_parameters
     from smdlens.motion.cache import open_cache
     from smdlens.motion.engine import measure
@@ -163,6 +174,11 @@ def analyze(
         graph=options.graph,
         model_optional=options.model_optional,
     )
+    logged = None
+    if options.metrics is not None:
+        logged = resolve_metric(
+            options.metrics, series, options.metric, options.metric_goal, options.steps_per_epoch
+        )
     motion = measure(
         series,
         groups.measured,
@@ -182,7 +198,7 @@ def analyze(
             ranged=options.steps is not None,
             also=describe_last_step(series, motion, hyper, groups, options.declared.lr),
         )
-    diagnosis = diagnose(series, motion, hyper, groups, tolerance=options.tolerance)
+    diagnosis = diagnose(series, motion, hyper, groups, tolerance=options.tolerance, metric=logged)
     return build_report(series, motion, diagnosis, command=options.command(path))
 
 

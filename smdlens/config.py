@@ -58,12 +58,19 @@ KEYS: dict[str, tuple[Callable[[Any], bool], str]] = {
     "exclude": _TEXTS,
     "steps": (_is_text, 'a text such as "1000:90000:2"'),
     "tolerance": NUMBER,
+    "metrics": _TEXT,
+    "metric": _TEXT,
+    "metric_goal": _TEXT,
     "device": _TEXT,
     "all_pairs": (lambda value: isinstance(value, bool), "true or false"),
     "workers": WHOLE,
     "cache_dir": _TEXT,
     "cache": (lambda value: isinstance(value, bool), "true or false"),
 }
+
+
+# A relative one starts at the configuration file.
+_PATHS = ("schedule", "metrics", "cache_dir")
 
 
 def find_config(folder: Path) -> Path | None:
@@ -103,7 +110,7 @@ def read_config(path: Path) -> dict[str, Any]:
                 expected=expected,
                 found=repr(value),
             )
-        values[name] = path.parent / value if name in ("schedule", "cache_dir") else value
+        values[name] = path.parent / value if name in _PATHS else value
     return values
 
 

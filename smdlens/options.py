@@ -44,6 +44,9 @@ class AnalysisOptions:
     exclude: tuple[str, ...] = ()
     steps: StepRange | None = None
     tolerance: float = 0.1
+    metrics: Path | None = None
+    metric: str | None = None
+    metric_goal: str | None = None
     model: Any = None
     input: tuple[Any, ...] = ()
     input_fn: Any = None
@@ -63,6 +66,13 @@ class AnalysisOptions:
             value = getattr(self, name)
             if value is not None and value < 1:
                 raise self._bad(name, "a whole number of 1 or more", value)
+        if self.metric_goal not in (None, "up", "down"):
+            raise self._bad("metric_goal", "up or down", self.metric_goal)
+        if self.metrics is None and (self.metric or self.metric_goal):
+            raise InputError(
+                "--metric and --metric-goal speak of a log",
+                remedy="Give the log with --metrics FILE.",
+            )
         if self.model is not None and self.graph is not None:
             raise InputError(
                 "--model and --graph both name the network", remedy="Leave one of them out."
@@ -161,7 +171,7 @@ def _typed(name: str, value: Any, subject: str) -> Any:
         value = parse_betas(value, subject) if isinstance(value, str) else value
     elif name == "steps":
         return parse_steps(_steps_text(value), subject)
-    elif name in ("schedule", "cache_dir", "graph"):
+    elif name in ("schedule", "metrics", "cache_dir", "graph"):
         value = os.fspath(value) if isinstance(value, os.PathLike) else value
     elif name in ("include", "exclude"):
         value = (value,) if isinstance(value, str) else value
@@ -171,7 +181,7 @@ def _typed(name: str, value: Any, subject: str) -> Any:
         raise InputError(
             "this value cannot be used", subject=subject, expected=expected, found=repr(value)
         )
-    if name in ("schedule", "cache_dir", "graph"):
+    if name in ("schedule", "metrics", "cache_dir", "graph"):
         return Path(value)
     if KEYS.get(name) is NUMBER:  # numpy's too
         return float(value)

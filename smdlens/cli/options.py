@@ -186,6 +186,36 @@ Tolerance = Annotated[
         show_default=False,
     ),
 ]
+Metrics = Annotated[
+    Path | None,
+    typer.Option(
+        "--metrics",
+        metavar="FILE",
+        help="Test metric: CSV, TensorBoard events or trainer_state.json.",
+        rich_help_panel=_LOOK,
+        show_default=False,
+    ),
+]
+MetricName = Annotated[
+    str | None,
+    typer.Option(
+        "--metric",
+        metavar="NAME",
+        help="Which column or tag of it. \\[default: by name]",
+        rich_help_panel=_LOOK,
+        show_default=False,
+    ),
+]
+MetricGoal = Annotated[
+    str | None,
+    typer.Option(
+        "--metric-goal",
+        metavar="up|down",
+        help="Which is better. \\[default: by name]",
+        rich_help_panel=_LOOK,
+        show_default=False,
+    ),
+]
 Config = Annotated[
     Path | None,
     typer.Option(

@@ -17,12 +17,14 @@ from smdlens.diagnosis.findings import find
 from smdlens.diagnosis.frames import interval_frame
 from smdlens.diagnosis.lag_curve import lag_frame
 from smdlens.diagnosis.measure_group import measure_groups
+from smdlens.diagnosis.pseudo_overfitting import metric_findings, metric_stages
 from smdlens.diagnosis.records import Diagnosis
 from smdlens.diagnosis.relaxed import relaxed_ratios
 from smdlens.diagnosis.stage_states import stage_states
 from smdlens.diagnosis.stages import stage_of_intervals, stages_of
 from smdlens.diagnosis.tracks import tracks_of
 from smdlens.diagnosis.weight_evidence import with_weight_evidence
+from smdlens.hyper.metrics import Metric
 from smdlens.hyper.records import HyperParameters
 from smdlens.hyper.resolve import main_group_of
 from smdlens.motion.records import Motion
@@ -38,6 +40,7 @@ def diagnose(
     groups: ScaleGroups,
     *,
     tolerance: float = 0.1,
+    metric: Metric | None = None,
 ) -> Diagnosis:
     """Says per tensor and stage whether equilibrium was reached, and what each cut needs.
 
@@ -48,6 +51,7 @@ def diagnose(
             the help of the weights, and the result carries the refined schedule.
         groups: Scale groups; the result carries them with the evidence from the weights.
         tolerance: Half-width of the band around a ratio of 1 that counts as equilibrium.
+        metric: The test metric, if a log was given.
     """
     groups = with_weight_evidence(groups, motion)
     witnessed = tracks_of(motion, series.steps, groups.measured, by_updates=series.axis == "steps")
@@ -74,6 +78,9 @@ def diagnose(
         _in_file_order(frame, tracks.tensors) for frame in (states, intervals, decay_tensors)
     )
     assumptions = audit_assumptions(measured, stages, owner, groups)
+    with_metric = (
+        () if metric is None else metric_stages(metric, stages, decays, measured, owner, groups)
+    )
     diagnosis = Diagnosis(
         intervals=intervals,
         stages=stages,
@@ -88,10 +95,13 @@ def diagnose(
         lags=None
         if motion.angles is None
         else lag_frame(motion.angles, measured, owner, tracks.steps),
+        metric=metric,
+        metric_stages=with_metric,
     )
     evidence = (
         *contradiction_findings(contradicted),
         *clock_findings(witnessed, hyper, groups.measured),
+        *(() if metric is None else metric_findings(metric, with_metric, decays, stages)),
     )
     return find(diagnosis, series, motion, evidence)
 

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 
 import polars as pl
 
+from smdlens.hyper.metrics import Metric
 from smdlens.hyper.records import HyperParameters
 from smdlens.symmetry.records import ScaleGroups
 from smdlens.vocabulary import Outcome
@@ -127,6 +128,39 @@ class Assumption:
 
 
 @dataclass(frozen=True, slots=True)
+class MetricStage:
+    """The test metric through one stage, beside the angle.
+
+    Attributes:
+        stage: Index of the stage.
+        values: How many values lie in it.
+        first: Value of the first measurement after the stage began; None without one.
+        best: Best value.
+        best_at: Where it was measured.
+        last: Last value.
+        change: Theil and Sen's slope times the time it was taken over; below 0 is worse for either
+            goal. None with fewer than 5 values after the first.
+        p_value: Chance of so steep a fall without a trend; None likewise.
+        ratio_from: Median ratio over tensors in the stage's first interval; None if unknown.
+        ratio_to: In its last one.
+        pseudo_overfitting: Whether the stage follows a cut, its angle rises and its metric falls;
+            None where that cannot be said.
+    """
+
+    stage: int
+    values: int
+    first: float | None
+    best: float | None
+    best_at: float | None
+    last: float | None
+    change: float | None
+    p_value: float | None
+    ratio_from: float | None
+    ratio_to: float | None
+    pseudo_overfitting: bool | None
+
+
+@dataclass(frozen=True, slots=True)
 class Finding:
     """One thing a person should know, with its remedy."""
 
@@ -145,7 +179,8 @@ class Diagnosis:
     groups with the evidence from the weights added, `hyper` the hyper-parameters with every cut
     placed as well as the weights can tell. Tensors the theory does not bind (role not
     invariant) appear in the frames with state `undetermined`, reason `not scale-invariant`.
-    `lags` (`LAG_SCHEMA`) is None unless all pairs were measured.
+    `lags` (`LAG_SCHEMA`) is None unless all pairs were measured; `metric` and `metric_stages`
+    are there with `--metrics` only.
     """
 
     intervals: pl.DataFrame
@@ -159,3 +194,5 @@ class Diagnosis:
     hyper: HyperParameters
     tolerance: float
     lags: pl.DataFrame | None = None
+    metric: Metric | None = None
+    metric_stages: tuple[MetricStage, ...] = ()

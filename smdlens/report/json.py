@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import math
 from collections.abc import Mapping
@@ -10,7 +11,8 @@ from typing import TYPE_CHECKING, Any
 import polars as pl
 
 from smdlens.diagnosis.cases import CheckResult
-from smdlens.diagnosis.records import INTERVAL_SCHEMA, STAGE_TENSOR_SCHEMA
+from smdlens.diagnosis.records import INTERVAL_SCHEMA, STAGE_TENSOR_SCHEMA, MetricStage
+from smdlens.hyper.metrics import Metric
 from smdlens.names import for_json
 from smdlens.report.schedule import at_most
 from smdlens.version import __version__
@@ -68,6 +70,8 @@ def to_dict(report: Report, result: CheckResult | None = None) -> dict[str, Any]
     }
     if diagnosis.lags is not None:
         content["lags"] = diagnosis.lags.to_dicts()
+    if diagnosis.metric is not None:
+        content["metric"] = _metric(diagnosis.metric, diagnosis.metric_stages)
     if result is not None:
         content["check"] = _check(result)
     return {key: _clean(value) for key, value in content.items()}
@@ -76,6 +80,20 @@ def to_dict(report: Report, result: CheckResult | None = None) -> dict[str, Any]
 def dumps(report: Report, result: CheckResult | None = None) -> str:
     """The report as JSON text, one record per line, ending with a newline."""
     return _text(to_dict(report, result)) + "\n"
+
+
+def _metric(metric: Metric, stages: tuple[MetricStage, ...]) -> dict[str, Any]:
+    return {
+        "file": metric.file,
+        "kind": metric.kind,
+        "name": metric.name,
+        "goal": metric.goal,
+        "goal_source": metric.goal_source,
+        "values": [
+            {"step": at, "value": value} for at, value in zip(metric.at, metric.values, strict=True)
+        ],
+        "stages": [dataclasses.asdict(stage) for stage in stages],
+    }
 
 
 def _check(result: CheckResult) -> dict[str, Any]:

@@ -11,9 +11,11 @@ from markupsafe import Markup
 from matplotlib.figure import Figure
 
 from smdlens.report import numbers
+from smdlens.report.metric_words import metric_text
 from smdlens.report.plots import against_theory, clock, heat_map, lag_curve, run_wide
 from smdlens.report.plots.canvas import drawing, inline_svg
 from smdlens.report.plots.data import PlotData
+from smdlens.report.plots.metric import metric_curve
 from smdlens.report.summary import StageSummary, invariant_names
 
 if TYPE_CHECKING:
@@ -30,13 +32,14 @@ class Figures:
     unit_gradient: Markup | None
     spread: Markup | None
     lags: Markup | None
+    metric: Markup | None
     worst: tuple[tuple[str, Markup], ...]
 
 
 def draw(report: Report, data: PlotData, worst: list[str]) -> Figures:
     """Draws the run-wide figures and one for each tensor of `worst`."""
     if not data.invariant.any() or len(data.steps) < 2:
-        return Figures(None, None, None, None, None, None, ())
+        return Figures(None, None, None, None, None, None, None, ())
     names = list(invariant_names(report.diagnosis))
     decays = report.decays.filter(pl.col("tensor").is_in(names))
     lags = report.diagnosis.lags
@@ -82,6 +85,14 @@ def draw(report: Report, data: PlotData, worst: list[str]) -> Figures:
                 "Angle between snapshots by their distance",
                 "The angle between two snapshots of one stage against the iterations between them, "
                 "beside that of a random walk in equilibrium.",
+            ),
+            metric=_svg(
+                None
+                if (metric := report.diagnosis.metric) is None
+                else metric_curve(data, metric, report.diagnosis.metric_stages),
+                "metric",
+                "Test metric beside the angle per update",
+                metric_text(report.diagnosis) or "",
             ),
             worst=tuple(_worst(data, name, number) for number, name in enumerate(worst)),
         )

@@ -18,6 +18,7 @@ from smdlens.report.families import families
 from smdlens.report.html import rows
 from smdlens.report.html.figures import draw
 from smdlens.report.html.picked import page_data
+from smdlens.report.metric_words import metric_text
 from smdlens.report.plots.data import plot_data
 from smdlens.report.plots.palette import css
 from smdlens.report.summary import invariant_names
@@ -58,6 +59,7 @@ def page(report: Report, result: CheckResult) -> str:
         check_verdict=verdict_text(result),
         check_counts=counts_text(result),
         check_groups=case_groups(c for c in result.cases if c.outcome is not Outcome.PASS),
+        metric_text=metric_text(report.diagnosis),
         figures=draw(report, data, worst[:_WORST]),
         tensors=rows.tensor_rows(report, drawn),
         first=drawn.get(worst[0]) if worst else None,

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 from rich.text import Text
 
 from smdlens.report import numbers
+from smdlens.report.metric_words import metric_text
 from smdlens.report.summary import Reequilibration, StageSummary
 from smdlens.report.terminal.bar import ENDS, ratio_bar
 from smdlens.report.terminal.grid import GAP, Cell, Column, natural_widths, show_table
@@ -51,6 +52,9 @@ def show(report: Report, pen: Pen) -> None:
     pen.line(f"{named}: {caption}", "dim")
     if len(shown) < len(stages):
         pen.line(f"{len(stages) - len(shown)} more stages: add -v", "dim")
+    metric = metric_text(report.diagnosis)
+    if metric is not None:
+        pen.line(metric)
 
 
 def _selection(stages: tuple[StageSummary, ...]) -> tuple[StageSummary, ...]:
