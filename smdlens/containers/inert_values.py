@@ -102,6 +102,18 @@ class PickledTensor:
         self.is_parameter = False
 
 
+class InlineBytes:
+    """A byte string of a pickle that stays in its file; `data` where it is short, else None."""
+
+    __slots__ = ("data", "nbytes", "offset", "path")
+
+    def __init__(self, path: str, offset: int, nbytes: int, data: bytes | None) -> None:
+        self.path = path
+        self.offset = offset
+        self.nbytes = nbytes
+        self.data = data
+
+
 class NumpyDtype:
     """A numpy dtype: kind and width (`f8`), and byte order (`<`, `>` or `|`)."""
 
@@ -113,15 +125,24 @@ class NumpyDtype:
 
 
 class InlineArray:
-    """A numpy array whose bytes lie in the pickle itself (small, or left undecoded)."""
+    """A numpy array whose bytes lie in the pickle itself (small, or left undecoded).
 
-    __slots__ = ("data", "dtype", "fortran", "shape")
+    Attributes:
+        shape: Its shape.
+        dtype: Kind and byte order of its elements.
+        fortran: Whether the first index runs fastest.
+        data: Its bytes; empty where `place` says where they lie in the file.
+        place: Where they lie, if the pickle was read in place.
+    """
+
+    __slots__ = ("data", "dtype", "fortran", "place", "shape")
 
     def __init__(self) -> None:
         self.shape: tuple[int, ...] = ()
         self.dtype: NumpyDtype | None = None
         self.fortran = False
         self.data: bytes = b""
+        self.place: InlineBytes | None = None
 
 
 class PersistentId(NamedTuple):

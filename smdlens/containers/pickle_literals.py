@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import struct
 
+from smdlens.containers.inert_values import InlineBytes
 from smdlens.containers.pickle_machine import Machine, PickleEndsError
 
 _U16, _I32, _U32, _U64 = (struct.Struct(f) for f in ("<H", "<i", "<I", "<Q"))
@@ -105,7 +106,7 @@ class Literals(Machine):
         self.stack.append(self.take(_U64.unpack(self.take(8))[0]))
 
     def _op_readonly_buffer(self) -> None:
-        if type(self.stack[-1]) is not bytes:
+        if type(self.stack[-1]) not in (bytes, InlineBytes):
             raise TypeError("a read-only buffer that is not bytes")
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import struct
 from typing import Any
 
-from smdlens.containers.inert_values import InlineArray, NumpyDtype
+from smdlens.containers.inert_values import InlineArray, InlineBytes, NumpyDtype
 from smdlens.containers.limits import Limits
 from smdlens.containers.shim import Budget, integers
 
@@ -25,6 +25,7 @@ def numpy_dtype(budget: Budget, args: tuple[Any, ...]) -> Any:
 def numpy_scalar(budget: Budget, args: tuple[Any, ...]) -> Any:
     """Shim of multiarray.scalar: a Python number."""
     dtype, raw = args
+    raw = raw.data if type(raw) is InlineBytes else raw
     return _decode(dtype, raw, 1)[0]
 
 
@@ -47,7 +48,9 @@ def array_state(array: InlineArray, state: Any) -> None:
     if type(dtype) is not NumpyDtype:
         raise TypeError("an array without a dtype")
     array.shape, array.dtype, array.fortran = integers(shape), dtype, bool(fortran)
-    array.data = data if type(data) is bytes else b""
+    array.place = data if type(data) is InlineBytes else None
+    held = array.place.data if array.place is not None else data
+    array.data = held if type(held) is bytes else b""
 
 
 def array_values(array: InlineArray, limits: Limits) -> list[Any] | None:

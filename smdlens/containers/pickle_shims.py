@@ -10,7 +10,13 @@ from collections.abc import Mapping
 from types import MappingProxyType
 from typing import Any
 
-from smdlens.containers.inert_values import PickledTensor, Storage, StorageKind, TorchDtype
+from smdlens.containers.inert_values import (
+    InlineBytes,
+    PickledTensor,
+    Storage,
+    StorageKind,
+    TorchDtype,
+)
 from smdlens.containers.pickle_numpy import (
     numpy_dtype,
     numpy_frombuffer,
@@ -114,7 +120,7 @@ def _defaultdict(budget: Budget, args: tuple[Any, ...]) -> Any:
 def _bytes(budget: Budget, args: tuple[Any, ...]) -> Any:
     if not args:
         return b""
-    if type(args[0]) is bytes:
+    if type(args[0]) in (bytes, InlineBytes):
         return args[0]
     if type(args[0]) is str:  # bytearray(text, "latin-1"), protocols below 3
         budget.charge(1 + len(args[0]) // 64)

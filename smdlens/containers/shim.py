@@ -6,6 +6,7 @@ from collections.abc import Callable, Hashable
 from typing import Any, Protocol
 
 from smdlens.containers.inert_values import (
+    InlineBytes,
     Opaque,
     OpaqueGlobal,
     PickledTensor,
@@ -58,6 +59,8 @@ def checked_key(key: Any) -> Hashable:
         if len(key) > 16:
             raise ValueError("a tuple key that is too long")
         return tuple(part if type(part) is str else _flat_key(part) for part in key)
+    if kind is InlineBytes and key.data is not None:
+        return key.data  # type: ignore[no-any-return]
     if kind in (Opaque, OpaqueGlobal, PickledTensor, TorchDtype, Shim, StorageKind, Storage):
         return key  # type: ignore[no-any-return]
     raise TypeError(f"a key of kind {kind.__name__}")

@@ -38,7 +38,7 @@ _UNFINISHED_NAME = re.compile(
 # Parts of a checkpoint that hold no weights; they belong to the file or folder beside them.
 _AUXILIARY_NAME = re.compile(
     r"(?:optimizer|optim|scheduler|lr_scheduler|scaler|sampler|rng_state|random_states|"
-    r"training_args|dataloader|tokenizer)(?:[_-][\w-]*|\d*)\.\w+"
+    r"training_args|dataloader|tokenizer)(?:[_-][\w-]*|\d*)\.\w+|.*\.(?:pdopt|pdstates|pdema|states)"
 )
 
 

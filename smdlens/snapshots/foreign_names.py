@@ -18,7 +18,9 @@ _LEAVES = {
     "kernel": "weight", "depthwise_kernel": "weight", "embedding": "weight",
     "embeddings": "weight", "scale": "weight", "gamma": "weight", "beta": "bias",
     "mean": "running_mean", "var": "running_var", "moving_mean": "running_mean",
-    "moving_variance": "running_var", "weights": "weight", "biases": "bias",
+    "moving_variance": "running_var", "_mean": "running_mean", "_variance": "running_var",
+    "weights": "weight", "biases": "bias",
+    "moving_var": "running_var",
 }  # fmt: skip
 KERNELS = frozenset({"kernel", "depthwise_kernel", "pointwise_kernel", "recurrent_kernel"})
 _DEPTHWISE = re.compile(r"depthwise|(?:^|_)dw(?:$|[_\d])")

@@ -22,8 +22,10 @@ from smdlens.snapshots.fsdp_folder import FsdpFolderReader
 from smdlens.snapshots.gguf import GgufReader
 from smdlens.snapshots.hf_folder import HfFolderReader
 from smdlens.snapshots.megatron import MegatronReader
+from smdlens.snapshots.mxnet import MxnetReader
 from smdlens.snapshots.numpy_files import NpyReader, NpzReader
 from smdlens.snapshots.onnx_weights import OnnxReader
+from smdlens.snapshots.pickle_files import PickleReader
 from smdlens.snapshots.pt2 import Pt2Reader
 from smdlens.snapshots.safetensors import SafetensorsReader
 from smdlens.snapshots.tensorflow_bundle import TensorFlowReader
@@ -39,6 +41,8 @@ READERS: tuple[Reader, ...] = (
     NpzReader(),
     NpyReader(),
     GgufReader(),
+    MxnetReader(),
+    PickleReader(),
     FlaxMsgpackReader(),
     TensorFlowReader(),
     OnnxReader(),

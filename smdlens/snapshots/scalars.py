@@ -10,6 +10,7 @@ from typing import Any
 from smdlens.containers.files import FileStamp, RegularFile, open_regular
 from smdlens.containers.inert_values import (
     InlineArray,
+    InlineBytes,
     NumpyDtype,
     Opaque,
     OpaqueGlobal,
@@ -122,6 +123,8 @@ class PlainConverter:
             return [value.real, value.imag]
         if kind is bytes:
             return value.decode("latin-1") if len(value) <= self._limits.inline_bytes else None
+        if kind is InlineBytes and value.data is not None:
+            return value.data.decode("latin-1")
         if kind is NumpyDtype:
             return value.code
         return None

@@ -222,7 +222,38 @@ def _mlx(folder: Path) -> Target:
     return Target(folder / "model_40.safetensors", folder / "optimizer_40.safetensors")
 
 
+def _one_network(folder: Path, kind: str, opened: str, broken: str) -> Target:
+    for file in (_GOLDEN / "one_network" / kind).iterdir():
+        shutil.copy(file, folder)
+    return Target(folder / opened, folder / broken)
+
+
+def _paddle(folder: Path) -> Target:
+    return _one_network(folder, "paddle_parts", "model_40.pdparams", "model_40.pdparams")
+
+
+def _paddle_optimizer(folder: Path) -> Target:
+    return _one_network(folder, "paddle", "model_40.pdparams", "model_40.pdopt")
+
+
+def _megengine(folder: Path) -> Target:
+    return _one_network(folder, "megengine_layout", "checkpoint_40.pkl", "checkpoint_40.pkl")
+
+
+def _mxnet(folder: Path) -> Target:
+    return _one_network(folder, "mxnet_module", "net-0002.params", "net-0002.params")
+
+
+def _mxnet_states(folder: Path) -> Target:
+    return _one_network(folder, "mxnet_module", "net-0002.params", "net-0002.states")
+
+
 SHARDED = {
+    "paddle": _paddle,
+    "paddle-optimizer": _paddle_optimizer,
+    "megengine": _megengine,
+    "mxnet": _mxnet,
+    "mxnet-states": _mxnet_states,
     "gguf": _gguf,
     "numpy-npy": _npy,
     "mlx-optimizer": _mlx,

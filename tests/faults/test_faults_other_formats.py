@@ -15,8 +15,10 @@ from smdlens.snapshots import open_snapshot
 
 # At least 1,000 for each reader; two of them read two kinds of files.
 MUTATIONS = dict.fromkeys(
-    ("torch-export", "flax-msgpack", "numpy-npz", "onnx", "gguf", "numpy-npy"), 1_000
+    ("torch-export", "flax-msgpack", "numpy-npz", "onnx", "gguf", "numpy-npy", "mxnet"), 1_000
 )
+# Archives of torch.save and pickles, which are cut at every byte under another name.
+CUT_ELSEWHERE = ("torch-distributed-slices", "paddle-optimizer", "megengine", "mxnet-states")
 
 
 @pytest.mark.parametrize("name", SHARDED)
@@ -25,8 +27,7 @@ def test_every_cut_of_a_part_is_a_clear_error(tmp_path: Path, name: str) -> None
     data = target.broken.read_bytes()
     first = min(len(data), 4096)
     spread = {first + i * (len(data) - first) // 400 for i in range(400)} - {len(data)}
-    # Slices are archives of torch.save, cut at every byte elsewhere.
-    every = range(0, first, 5 if name == "torch-distributed-slices" else 1)
+    every = range(0, first, 5 if name in CUT_ELSEWHERE else 1)
     with target.broken.open("r+b") as file:
         for cut in sorted({*every, *spread}, reverse=True):
             file.truncate(cut)
