@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 import numpy as np
 from numpy.typing import NDArray
 
 from smdlens.diagnosis.measure_group import GroupMeasurement
 from smdlens.diagnosis.records import Assumption, Stage
+from smdlens.diagnosis.theorem_audit import covered
 from smdlens.symmetry.records import ScaleGroups
+from smdlens.theory.theorems import oscillation_limit
 from smdlens.vocabulary import INVARIANT_ROLES
 
 # "Much smaller than 1" in figures: terms of order lr * decay are then below 1%.
@@ -24,8 +28,9 @@ def audit_assumptions(
 ) -> tuple[Assumption, ...]:
     """Assumptions of Theorems 1 and 2 that need hyper-parameters or norms only, per stage.
 
-    lr * decay << 1, lr * decay < (1 - sqrt(a))^2 (with momentum), and exact scale invariance
-    (epsilon leak) per tensor. None where the numbers are not known.
+    lr * decay << 1, lr * decay < (1 - sqrt(a))^2 and a > 1/2 (with momentum), whether the theorems
+    speak of the optimizer at all, and exact scale invariance (epsilon leak) per tensor. None where
+    the numbers are not known. Those about gradients are `theorem_audit.audit_theorems`.
     """
     found: list[Assumption] = []
     for stage in stages:
@@ -38,21 +43,67 @@ def audit_assumptions(
             ]
             if not bound or part.has_decay is False:
                 continue
-            product = _largest_product(part, own)
-            small = None if product is None else product < SMALL_LR_DECAY
-            found.append(
-                Assumption("lr_decay_small", small, product, SMALL_LR_DECAY, None, stage.index)
-            )
-            if part.law is not None and part.law.momentum > 0.0 and not part.law.adaptive:
-                limit = (1.0 - float(np.sqrt(part.law.momentum))) ** 2
-                below = None if product is None else product < limit
-                found.append(
-                    Assumption(
-                        "lr_decay_below_oscillation", below, product, limit, None, stage.index
-                    )
-                )
+            found.extend(_of_settings(part, own, stage))
             found.extend(_exact_invariance(part, row, own, stage) for row in bound)
     return tuple(found)
+
+
+def _of_settings(
+    part: GroupMeasurement, own: NDArray[np.intp], stage: Stage
+) -> Iterator[Assumption]:
+    """What hyper-parameters alone decide."""
+    law, product = part.law, _largest_product(part, own)
+    unknown = "" if product is not None else "learning rate or weight decay is not known"
+    theorem = 1 if law is None or law.momentum == 0.0 else 2
+    yield Assumption(
+        "lr_decay_small",
+        None if product is None else product < SMALL_LR_DECAY,
+        product,
+        SMALL_LR_DECAY,
+        None,
+        stage.index,
+        unknown or "terms of higher order are then below one percent",
+        f"Wan2021, Thm {theorem}, assumption {1 if theorem == 1 else 5}",
+    )
+    if law is None:
+        return
+    if law.momentum > 0.0 and not law.adaptive:
+        limit = float(oscillation_limit(law.momentum))
+        yield Assumption(
+            "lr_decay_below_oscillation",
+            None if product is None else product < limit,
+            product,
+            limit,
+            None,
+            stage.index,
+            unknown or "beyond it norms oscillate instead of relaxing",
+            "Wan2021, Thm 2, assumption 5",
+        )
+    sgd = covered(part)
+    yield Assumption(
+        "theorem_covers_optimizer",
+        sgd,
+        None,
+        None,
+        None,
+        stage.index,
+        "plain SGD or heavy ball with coupled weight decay"
+        if sgd
+        else "Theorems 1 to 3 are about SGD and heavy ball with coupled decay; the equilibrium of "
+        "this optimizer is derived elsewhere, and their assumptions are not audited",
+        "Wan2021, Eq 7, 10-11",
+    )
+    if sgd and law.momentum > 0.0:
+        yield Assumption(
+            "momentum_above_half",
+            law.momentum > 0.5,
+            law.momentum,
+            0.5,
+            None,
+            stage.index,
+            "Theorem 2 is proved for momentum between 1/2 and 1; its formulas hold below too",
+            "Wan2021, Thm 2",
+        )
 
 
 def _largest_product(part: GroupMeasurement, own: NDArray[np.intp]) -> float | None:
@@ -75,4 +126,6 @@ def _exact_invariance(
         SMALL_LEAK,
         part.tracks.tensors[row],
         stage.index,
+        "" if value is not None else "no running variance behind it, or gains of unknown motion",
+        "derived in docs/theory.md §10",
     )

@@ -15,6 +15,7 @@ from smdlens.diagnosis.cut_location import locate_cuts
 from smdlens.diagnosis.decays import decays_of
 from smdlens.diagnosis.findings import find
 from smdlens.diagnosis.frames import interval_frame
+from smdlens.diagnosis.gradient_table import gradient_table
 from smdlens.diagnosis.lag_curve import lag_frame
 from smdlens.diagnosis.measure_group import measure_groups
 from smdlens.diagnosis.pseudo_overfitting import metric_findings, metric_stages
@@ -22,7 +23,9 @@ from smdlens.diagnosis.records import Diagnosis
 from smdlens.diagnosis.relaxed import relaxed_ratios
 from smdlens.diagnosis.stage_states import stage_states
 from smdlens.diagnosis.stages import stage_of_intervals, stages_of
+from smdlens.diagnosis.theorem_audit import audit_theorems
 from smdlens.diagnosis.tracks import tracks_of
+from smdlens.diagnosis.unit_gradients import exact_gradients
 from smdlens.diagnosis.weight_evidence import with_weight_evidence
 from smdlens.hyper.metrics import Metric
 from smdlens.hyper.records import HyperParameters
@@ -77,17 +80,19 @@ def diagnose(
     states, intervals, decay_tensors = (
         _in_file_order(frame, tracks.tensors) for frame in (states, intervals, decay_tensors)
     )
+    gradients = [exact_gradients(part, series, hyper, groups) for part in measured]
     assumptions = audit_assumptions(measured, stages, owner, groups)
     with_metric = (
         () if metric is None else metric_stages(metric, stages, decays, measured, owner, groups)
     )
+    audited, theorems = audit_theorems(measured, gradients, stages, owner, groups)
     diagnosis = Diagnosis(
         intervals=intervals,
         stages=stages,
         stage_tensors=states,
         decays=decays,
         decay_tensors=decay_tensors,
-        assumptions=assumptions,
+        assumptions=(*assumptions, *audited),
         findings=(),
         groups=groups,
         hyper=hyper,
@@ -97,6 +102,8 @@ def diagnose(
         else lag_frame(motion.angles, measured, owner, tracks.steps),
         metric=metric,
         metric_stages=with_metric,
+        unit_gradients=gradient_table(measured, gradients, stages, owner, groups),
+        theorems=theorems,
     )
     evidence = (
         *contradiction_findings(contradicted),

@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 from smdlens.diagnosis.rates import IntervalRates
 from smdlens.diagnosis.tracks import Tracks
 from smdlens.diagnosis.update_rule import Law
-from smdlens.theory.epsilon_leak import kappa_from_gamma
+from smdlens.theory.epsilon_leak import KAPPA_SHRINK, kappa_from_gamma
 
 Array = NDArray[np.float64]
 
@@ -20,6 +20,8 @@ def kappa_of(
     rates: IntervalRates,
     gain_law: Law | None,
     gain_rates: IntervalRates | None,
+    *,
+    raw: bool = False,
 ) -> Array:
     """Leak kappa of tensors `rows`, in units of weight decay, [len(rows), I].
 
@@ -33,6 +35,8 @@ def kappa_of(
         rates: The tensors' rates.
         gain_law: Theory of the gains' group.
         gain_rates: The gains' rates.
+        raw: As it stands in the sums, without the shrinking and the limit that an interval of many
+            updates needs: for single updates.
     """
     shape = (len(rows), len(rates.count))
     if law is None or law.adaptive or law.rule is None or gain_rates is None or gain_law is None:
@@ -61,10 +65,13 @@ def kappa_of(
         np.sqrt(w2[:, :-1] * w2[:, 1:]),
         nesterov=gain_law.rule is not None and gain_law.rule.q != 0.0,
         dampening=0.0 if gain_law.rule is None else 1.0 - gain_law.rule.c,
+        shrink=1.0 if raw else KAPPA_SHRINK,
     )
+    known = np.isfinite(kappa) & gain_rates.known & rates.known
+    if raw:
+        return np.where(known, np.nan_to_num(kappa), 0.0)
     # A leak beyond the decay itself is no reading: gains whose own decay is not known, say.
     limit = rates.mean_decay()
-    known = np.isfinite(kappa) & gain_rates.known & rates.known
     return np.where(known, np.clip(np.nan_to_num(kappa), -limit, limit), 0.0)
 
 

@@ -81,7 +81,7 @@ def _measure_group(
     own = tracks.take(rows)
     law = None if index is None else law_of(hyper.optimizer, hyper.groups[index])
     rates = interval_rates(hyper, -1 if index is None else index, tracks.steps)
-    kappa = _leak(own, hyper, groups, law, rates)
+    kappa = leak_of_group(own, hyper, groups, law, rates)
     steps = one_step(own, law, rates, kappa)
     expected = np.full(kappa.shape, np.nan)
     if law is not None:
@@ -94,14 +94,16 @@ def _measure_group(
     )
 
 
-def _leak(
+def leak_of_group(
     own: Tracks,
     hyper: HyperParameters,
     groups: ScaleGroups,
     law: Law | None,
     rates: IntervalRates,
+    *,
+    raw: bool = False,
 ) -> Array:
-    """Epsilon leak, tensors taken together whose gains share a group."""
+    """Epsilon leak, tensors taken together whose gains share a group; `raw` as in `kappa_of`."""
     kappa = np.zeros((len(own.tensors), len(rates.count)))
     by_gain: dict[int, list[int]] = {}
     for row, name in enumerate(own.tensors):
@@ -113,7 +115,7 @@ def _leak(
         rows = np.array(members, dtype=np.intp)
         gain_rates = interval_rates(hyper, at, own.steps)
         gain_law = law_of(hyper.optimizer, hyper.groups[at])
-        kappa[rows] = kappa_of(own, rows, law, rates, gain_law, gain_rates)
+        kappa[rows] = kappa_of(own, rows, law, rates, gain_law, gain_rates, raw=raw)
     return kappa
 
 

@@ -6,7 +6,7 @@ iterations (epochs where `SnapshotSeries.axis` says so).
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import polars as pl
 
@@ -88,6 +88,52 @@ LAG_SCHEMA: dict[str, pl.DataType] = {
     "motion": pl.String(),  # confined, diffusive or directed; null where it cannot be said
 }
 
+# One row per tensor and stage of which single gradients are known exactly (docs/theory.md §14).
+UNIT_GRADIENT_SCHEMA: dict[str, pl.DataType] = {
+    "stage": pl.Int64(),
+    "tensor": pl.String(),
+    "source": pl.String(),  # buffers, weights, second_moments
+    "updates": pl.Int64(),
+    "rms": pl.Float64(),  # of |g| |w|, quantiles likewise
+    "p05": pl.Float64(),
+    "p25": pl.Float64(),
+    "p50": pl.Float64(),
+    "p75": pl.Float64(),
+    "p95": pl.Float64(),
+    "effective_rms": pl.Float64(),  # square root of the mean of h~
+    "effective_negative": pl.Float64(),  # share of updates with h~ < 0
+    "cosine_rms": pl.Float64(),
+    "cosine_mean": pl.Float64(),
+    "cosine_epsilon_rms": pl.Float64(),
+    "cosine_limit": pl.Float64(),
+    "cosine_random": pl.Float64(),
+    "orthogonal": pl.Boolean(),
+    "radial_ratio": pl.Float64(),
+}
+
+# One row per scale-invariant tensor and stage under SGD: the theorems' numbers.
+THEOREM_SCHEMA: dict[str, pl.DataType] = {
+    "stage": pl.Int64(),
+    "tensor": pl.String(),
+    "theorem": pl.Int64(),  # 1 without momentum, 2 with
+    "mean": pl.Float64(),  # L, mean of h~
+    "scatter": pl.Float64(),  # sqrt(V) / L
+    "scatter_source": pl.String(),  # updates, buffers
+    "lower": pl.Float64(),  # smallest h~ seen over L
+    "updates": pl.Int64(),  # how many h~ were seen
+    "norm": pl.Float64(),  # root mean |w|^2 over the stage's end
+    "expected_norm": pl.Float64(),
+    "norm_low": pl.Float64(),
+    "norm_high": pl.Float64(),
+    "band": pl.String(),  # theorem, white_gradients
+    "vanishing": pl.Float64(),  # what is left of the stage's start
+    "angle_rad": pl.Float64(),
+    "expected_angle_rad": pl.Float64(),
+    "angle_bound_rad": pl.Float64(),
+    "probability": pl.Float64(),  # what Theorem 3 promises; 0 where it promises nothing
+    "within_bound": pl.Float64(),  # share of single updates within the bound
+}
+
 
 @dataclass(frozen=True, slots=True)
 class Stage:
@@ -117,7 +163,10 @@ class Decay:
 
 @dataclass(frozen=True, slots=True)
 class Assumption:
-    """One assumption of the theory held against the run; holds None means not known."""
+    """One assumption of the theory held against the run; holds None means not known.
+
+    `reason` says what was compared, or why it cannot be told; `source` where the paper states it.
+    """
 
     name: str
     holds: bool | None
@@ -125,6 +174,8 @@ class Assumption:
     limit: float | None
     tensor: str | None
     stage: int | None
+    reason: str = ""
+    source: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -180,7 +231,8 @@ class Diagnosis:
     placed as well as the weights can tell. Tensors the theory does not bind (role not
     invariant) appear in the frames with state `undetermined`, reason `not scale-invariant`.
     `lags` (`LAG_SCHEMA`) is None unless all pairs were measured; `metric` and `metric_stages`
-    are there with `--metrics` only.
+    are there with `--metrics` only; `unit_gradients` and `theorems` carry their schemas and are
+    empty where nothing is known.
     """
 
     intervals: pl.DataFrame
@@ -196,3 +248,7 @@ class Diagnosis:
     lags: pl.DataFrame | None = None
     metric: Metric | None = None
     metric_stages: tuple[MetricStage, ...] = ()
+    unit_gradients: pl.DataFrame = field(
+        default_factory=lambda: pl.DataFrame(schema=UNIT_GRADIENT_SCHEMA)
+    )
+    theorems: pl.DataFrame = field(default_factory=lambda: pl.DataFrame(schema=THEOREM_SCHEMA))

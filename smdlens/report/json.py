@@ -45,9 +45,13 @@ def to_dict(report: Report, result: CheckResult | None = None) -> dict[str, Any]
                 "limit": a.limit,
                 "tensor": a.tensor,
                 "stage": a.stage,
+                "reason": a.reason or None,
+                "source": a.source or None,
             }
             for a in diagnosis.assumptions
         ],
+        "theorems": diagnosis.theorems.to_dicts(),
+        "unit_gradients": diagnosis.unit_gradients.to_dicts(),
         "findings": [
             {
                 "rule": f.rule,

@@ -13,8 +13,10 @@ from markupsafe import Markup
 from smdlens.diagnosis.cases import CheckResult
 from smdlens.names import for_terminal
 from smdlens.report import numbers
+from smdlens.report.assumption_rows import INTRODUCTION, assumption_rows
 from smdlens.report.case_groups import case_groups, counts_text, verdict_text
 from smdlens.report.families import families
+from smdlens.report.gradient_rows import gradient_rows, theorem_rows
 from smdlens.report.html import rows
 from smdlens.report.html.figures import draw
 from smdlens.report.html.picked import page_data
@@ -63,7 +65,10 @@ def page(report: Report, result: CheckResult) -> str:
         figures=draw(report, data, worst[:_WORST]),
         tensors=rows.tensor_rows(report, drawn),
         first=drawn.get(worst[0]) if worst else None,
-        assumptions=rows.assumption_rows(report.diagnosis.assumptions),
+        assumptions=assumption_rows(report.diagnosis.assumptions),
+        about_assumptions=INTRODUCTION,
+        theorems=theorem_rows(report.diagnosis.theorems),
+        gradients=gradient_rows(report.diagnosis.unit_gradients),
         schedule=report.hyper.schedule[:_MOST_SCHEDULE],
         schedule_hidden=max(0, len(report.hyper.schedule) - _MOST_SCHEDULE),
         command=shlex.join(for_terminal(word) for word in report.command),

@@ -1,14 +1,12 @@
-"""Tables of the page: tensors worst first, assumptions by name and stage."""
+"""The page's table of tensors, worst first, and the colours of its words."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import polars as pl
 
-from smdlens.diagnosis.records import Assumption
 from smdlens.report import numbers
 from smdlens.report.worst import worst_tensors
 from smdlens.vocabulary import HELD_STATES, NOT_HELD_STATES, Outcome, State
@@ -122,55 +120,3 @@ OUTCOME_SYMBOL = {
     Outcome.INCONCLUSIVE: "?",
     Outcome.PASS: "✓",
 }
-# What the names of assumptions mean to a reader.
-_MEANINGS = {
-    "lr_decay_small": "lr × weight decay is much smaller than 1",
-    "lr_decay_below_oscillation": "lr × weight decay is below (1 − √momentum)², no oscillation",
-    "exact_scale_invariance": "the normalisation's epsilon acts like little of the weight decay",
-}
-
-
-@dataclass(frozen=True, slots=True)
-class AssumptionRow:
-    """An assumption over all stages and tensors: its worst case, and how many are not known."""
-
-    meaning: str
-    outcome: Outcome
-    verdict: str
-    value: str
-    limit: str
-    where: str
-
-
-def assumption_rows(assumptions: Iterable[Assumption]) -> list[AssumptionRow]:
-    """One row per name."""
-    names: dict[str, list[Assumption]] = {}
-    for assumption in assumptions:
-        names.setdefault(assumption.name, []).append(assumption)
-    return [_assumption(name, own) for name, own in names.items()]
-
-
-def _assumption(name: str, own: list[Assumption]) -> AssumptionRow:
-    broken = [a for a in own if a.holds is False]
-    held = [a for a in own if a.holds]
-    pool = broken or held or own
-    worst = max(pool, key=lambda a: abs(a.value) if a.value is not None else -1.0)
-    if broken:
-        outcome, verdict = Outcome.WARN, f"broken in {len(broken)} of {len(own)} cases"
-    elif held:
-        outcome = Outcome.PASS
-        verdict = (
-            "holds" if len(held) == len(own) else f"holds where known ({len(held)} of {len(own)})"
-        )
-    else:
-        outcome, verdict = Outcome.INCONCLUSIVE, "not known"
-    where = [] if worst.stage is None else [f"stage {worst.stage}"]
-    where += [] if worst.tensor is None else [worst.tensor]
-    return AssumptionRow(
-        meaning=_MEANINGS.get(name, name.replace("_", " ")),
-        outcome=outcome,
-        verdict=verdict,
-        value=_shown(worst.value, numbers.quantity),
-        limit=_shown(worst.limit, numbers.quantity),
-        where=", ".join(where),
-    )

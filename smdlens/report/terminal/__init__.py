@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 def render(report: Report, console: Console, *, quiet: bool = False, verbose: bool = False) -> None:
     """Prints `report`: with `quiet` the verdict only, with `verbose` every tensor and finding."""
     # Other commands write with the same pen and need none of what a report needs.
-    from smdlens.report.terminal import findings, header, stages, tensors, unbound
+    from smdlens.report.terminal import assumptions, findings, header, stages, tensors, unbound
 
     pen = Pen(console, verbose=verbose)
     if quiet:
@@ -28,6 +28,8 @@ def render(report: Report, console: Console, *, quiet: bool = False, verbose: bo
     findings.show(report, pen)
     tensors.show(report, pen)
     unbound.show(report, pen)
+    if verbose:
+        assumptions.show(report, pen)
     if report.series.skipped or not verbose:
         pen.blank()
     header.show_left_out(report, pen)
