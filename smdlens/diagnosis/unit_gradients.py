@@ -66,9 +66,13 @@ class ExactGradients:
     @classmethod
     def none(cls, shape: tuple[int, ...]) -> ExactGradients:
         """Nothing known yet."""
-        arrays = (np.full(shape, np.nan) for _ in range(3))
         return cls(
-            np.full(shape, "", dtype="<U16"), *arrays, np.zeros(shape), np.full(shape, np.nan)
+            source=np.full(shape, "", dtype="<U16"),
+            squared=np.full(shape, np.nan),
+            adjusted=np.full(shape, np.nan),
+            radial=np.full(shape, np.nan),
+            leaked=np.zeros(shape),
+            blur=np.full(shape, np.nan),
         )
 
     @property
