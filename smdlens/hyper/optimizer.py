@@ -60,7 +60,7 @@ def kind_from_keys(record: OptimizerRecord) -> tuple[OptimizerKind, bool | None]
     keys = set(record.groups[0].values)
     slots = {slot for per_tensor in record.slots.values() for slot in per_tensor}
     if {"dampening", "nesterov"} <= keys:
-        return OptimizerKind.SGD, False
+        return OptimizerKind.SGD, bool(record.groups[0].values.get("decoupled_weight_decay"))
     if "betas" in keys and "amsgrad" in keys:
         decoupled = record.groups[0].values.get("decoupled_weight_decay")
         if decoupled is None:

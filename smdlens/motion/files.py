@@ -20,6 +20,7 @@ from smdlens.errors import (
     SnapshotError,
     SnapshotTruncatedError,
 )
+from smdlens.motion.unpacked import UnpackedChunks
 from smdlens.snapshots.records import Extent
 
 
@@ -42,6 +43,7 @@ class FilePool:
         self._handles: OrderedDict[str, _Handle] = OrderedDict()
         self._stamps: dict[str, FileStamp] = dict(stamps or {})
         self._lock = Lock()
+        self._unpacked = UnpackedChunks()
         self.bytes_read = 0
 
     def read_into(self, extents: Sequence[Extent], low: int, high: int, target: memoryview) -> None:
@@ -63,14 +65,20 @@ class FilePool:
                 found=f"{held} bytes",
                 remedy="Save the checkpoint again, or leave it out.",
             )
-        for extent, offset, begin, end in _pieces(extents, low, high):
+        for extent, first, begin, end in _pieces(extents, low, high):
             handle = self._acquire(extent.path)
+            cost = end - begin
             try:
-                _read_fully(handle.file, offset, target[begin:end])
+                part = target[begin:end]
+                if extent.packed is None:
+                    _read_fully(handle.file, extent.offset + first, part)
+                else:
+                    last = first + end - begin
+                    cost = self._unpacked.read_into(extent, first, last, part, handle.file)
             finally:
                 with self._lock:
                     handle.users -= 1
-                    self.bytes_read += end - begin
+                    self.bytes_read += cost
 
     def verify(self) -> None:
         """Compare every file that was read with what lies under its path now.
@@ -93,6 +101,7 @@ class FilePool:
             for handle in self._handles.values():
                 handle.file.close()
             self._handles.clear()
+        self._unpacked.close()
 
     def __enter__(self) -> FilePool:
         return self
@@ -138,12 +147,12 @@ def _changed(path: str) -> SnapshotChangedError:
 def _pieces(
     extents: Sequence[Extent], low: int, high: int
 ) -> Iterator[tuple[Extent, int, int, int]]:
-    """Extent, offset in its file, and where the piece begins and ends in the target."""
+    """Extent, first of its bytes, and where the piece begins and ends in the target."""
     start = 0
     for extent in extents:
         begin, end = max(low, start), min(high, start + extent.nbytes)
         if begin < end:
-            yield extent, extent.offset + begin - start, begin - low, end - low
+            yield extent, begin - start, begin - low, end - low
         start += extent.nbytes
         if start >= high:
             return

@@ -19,12 +19,16 @@ TASK_BYTES = 8 << 20
 
 @dataclass(frozen=True, slots=True)
 class Source:
-    """Elements on disk in storage order; `shape` and `strides` only where a gather is needed."""
+    """Elements on disk in storage order, to be multiplied by `scale`.
+
+    `shape` and `strides` are given only where a gather is needed.
+    """
 
     extents: tuple[Extent, ...]
     dtype: str
     shape: tuple[int, ...] = ()
     strides: tuple[int, ...] | None = None
+    scale: float = 1.0
 
 
 @dataclass(frozen=True, slots=True)

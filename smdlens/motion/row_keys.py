@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import astuple, dataclass
 
 import numpy as np
 import torch
@@ -110,8 +110,11 @@ def _sources(sources: SnapshotSources, fingerprint: Fingerprint) -> object:
 
 
 def _source(source: Source, fingerprint: Fingerprint) -> object:
-    pieces = tuple((fingerprint(e.path), e.offset, e.nbytes) for e in source.extents)
-    return pieces, source.dtype, source.shape, source.strides
+    pieces = tuple(
+        (fingerprint(e.path), e.offset, e.nbytes, e.packed and astuple(e.packed))
+        for e in source.extents
+    )
+    return pieces, source.dtype, source.shape, source.strides, source.scale
 
 
 def _norm(
@@ -124,7 +127,7 @@ def _norm(
 
 
 def _ref(ref: TensorRef, fingerprint: Fingerprint) -> object:
-    return _source(Source(ref.extents, ref.dtype, ref.shape, ref.strides), fingerprint)
+    return _source(Source(ref.extents, ref.dtype, ref.shape, ref.strides, ref.scale), fingerprint)
 
 
 def _key(*parts: object) -> str:

@@ -62,8 +62,9 @@ def _plan(symmetry: TensorSymmetry, series: SnapshotSeries, hyper: HyperParamete
 
     def source(ref: TensorRef) -> Source:
         if order is None and storage_order(ref.shape, ref.strides) != row_major:
-            return Source(ref.extents, ref.dtype, ref.shape, ref.strides or None)
-        return Source(ref.extents if rows is None else _cut(ref, rows), ref.dtype)
+            return Source(ref.extents, ref.dtype, ref.shape, ref.strides or None, ref.scale)
+        extents = ref.extents if rows is None else _cut(ref, rows)
+        return Source(extents, ref.dtype, scale=ref.scale)
 
     sources = tuple(
         SnapshotSources(
@@ -139,6 +140,6 @@ def _cut(ref: TensorRef, rows: list[tuple[int, int]]) -> tuple[Extent, ...]:
         for extent in ref.extents:
             low, high = max(first * row, start), min(last * row, start + extent.nbytes)
             if low < high:
-                pieces.append(Extent(extent.path, extent.offset + low - start, high - low))
+                pieces.append(extent.part(low - start, high - start))
             start += extent.nbytes
     return tuple(pieces)

@@ -23,7 +23,7 @@ def load(ref: TensorRef, pool: FilePool | None = None) -> torch.Tensor:
         pool: Open files to read through; a pool of its own otherwise.
 
     Returns:
-        Contiguous tensor of `ref.shape` in the storage dtype, on the CPU.
+        Contiguous tensor of `ref.shape` in the storage dtype, on the CPU; times `ref.scale`.
 
     Raises:
         SnapshotTruncatedError: A file ends before its extent does.
@@ -42,6 +42,8 @@ def load(ref: TensorRef, pool: FilePool | None = None) -> torch.Tensor:
         else:
             pool.read_into(ref.extents, 0, need, raw.numpy().data)
     flat = raw.view(dtype)
+    if ref.scale != 1.0:
+        flat.mul_(ref.scale)
     if ref.strides is None:
         return flat.view(ref.shape)
     return flat.as_strided(ref.shape, ref.strides).contiguous()

@@ -96,6 +96,8 @@ class Workspace:
         """A block's elements as float64 in scratch `name`."""
         scratch = self.scratch(name, block.shape)
         scratch.flat.copy_(self.narrowed(self.raw(source, block)))
+        if source.scale != 1.0:
+            scratch.flat.mul_(source.scale)
         return scratch
 
     def _read(self, source: Source, low: int, high: int) -> torch.Tensor:

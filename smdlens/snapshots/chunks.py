@@ -107,7 +107,7 @@ def slice_extents(extents: Sequence[Extent], low: int, high: int) -> tuple[Exten
     for extent in extents:
         begin, end = max(low, start), min(high, start + extent.nbytes)
         if begin < end:
-            found.append(Extent(extent.path, extent.offset + begin - start, end - begin))
+            found.append(extent.part(begin - start, end - start))
         start += extent.nbytes
     return tuple(found)
 

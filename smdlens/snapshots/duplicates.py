@@ -7,6 +7,7 @@ from itertools import groupby
 
 from smdlens.containers.files import open_regular
 from smdlens.errors import SnapshotError
+from smdlens.snapshots.extent_bytes import read_extent
 from smdlens.snapshots.placing import Opened
 from smdlens.snapshots.records import Skipped, Snapshot, TensorRef
 from smdlens.snapshots.steps import natural_key
@@ -73,7 +74,7 @@ def _sample(ref: TensorRef) -> bytes:
         return b""
     extent = ref.extents[0]
     with open_regular(extent.path) as file:
-        return file.read(extent.offset, min(extent.nbytes, _COMPARED_BYTES))
+        return read_extent(file, extent, _COMPARED_BYTES)
 
 
 def _position(o: Opened) -> float:

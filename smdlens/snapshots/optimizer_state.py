@@ -27,7 +27,8 @@ def find_optimizers(root: Any) -> list[tuple[str, Any, str]]:
     for key, value in containers(root, stop=lambda value: optimizer_of(value) is not None):
         held = optimizer_of(value)
         if held is not None:
-            found.append((key, held, value.name if type(value) is Opaque else ""))
+            name = value.name if type(value) is Opaque else held.get("class_name")
+            found.append((key, held, name if isinstance(name, str) else ""))
     return found
 
 

@@ -21,6 +21,7 @@ from smdlens.snapshots.flax_msgpack import FlaxMsgpackReader
 from smdlens.snapshots.fsdp_folder import FsdpFolderReader
 from smdlens.snapshots.gguf import GgufReader
 from smdlens.snapshots.hf_folder import HfFolderReader
+from smdlens.snapshots.keras_files import KerasArchiveReader, KerasH5Reader
 from smdlens.snapshots.megatron import MegatronReader
 from smdlens.snapshots.mxnet import MxnetReader
 from smdlens.snapshots.numpy_files import NpyReader, NpzReader
@@ -34,6 +35,7 @@ from smdlens.snapshots.torch_tar import TorchTarReader
 from smdlens.snapshots.torch_zip import TorchZipReader
 
 READERS: tuple[Reader, ...] = (
+    KerasArchiveReader(),
     Pt2Reader(),
     TorchZipReader(),
     TorchLegacyReader(),
@@ -43,6 +45,7 @@ READERS: tuple[Reader, ...] = (
     GgufReader(),
     MxnetReader(),
     PickleReader(),
+    KerasH5Reader(),
     FlaxMsgpackReader(),
     TensorFlowReader(),
     OnnxReader(),

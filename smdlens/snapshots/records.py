@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from smdlens.containers.files import FileStamp
@@ -42,12 +42,44 @@ MEASURED_DTYPES = frozenset(
 
 
 @dataclass(frozen=True, slots=True)
+class Packed:
+    """How bytes lie in a file that are not stored as they are.
+
+    Attributes:
+        stored: Bytes in the file.
+        filters: Names of the filters they went through when written, in order.
+        unpacked: Bytes that undoing the filters gives.
+        skip: How many of those lie before the extent's own.
+    """
+
+    stored: int
+    filters: tuple[str, ...]
+    unpacked: int
+    skip: int = 0
+
+
+@dataclass(frozen=True, slots=True)
 class Extent:
-    """A range of bytes of one regular file."""
+    """A range of bytes of one regular file.
+
+    Attributes:
+        path: The file.
+        offset: Where they begin in it.
+        nbytes: How many they are; with `packed`, after unpacking.
+        packed: What has to be undone; None for bytes stored as they are.
+    """
 
     path: str
     offset: int
     nbytes: int
+    packed: Packed | None = None
+
+    def part(self, low: int, high: int) -> Extent:
+        """Bytes [low, high) of the extent."""
+        if self.packed is None:
+            return Extent(self.path, self.offset + low, high - low)
+        packed = replace(self.packed, skip=self.packed.skip + low)
+        return Extent(self.path, self.offset, high - low, packed)
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,6 +93,8 @@ class TensorRef:
         extents: Byte ranges that, joined in order, hold the tensor's elements (or, with
             `strides`, the span of storage that the strides walk over, element 0 first).
         strides: Element strides when the elements are not dense in row-major order; else None.
+        scale: Factor that turns stored values into ours (an optimizer's buffer in another
+            framework's convention).
     """
 
     name: str
@@ -68,6 +102,7 @@ class TensorRef:
     dtype: str
     extents: tuple[Extent, ...]
     strides: tuple[int, ...] | None = None
+    scale: float = 1.0
 
     @property
     def numel(self) -> int:

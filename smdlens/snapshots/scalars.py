@@ -21,6 +21,7 @@ from smdlens.containers.limits import Limits
 from smdlens.containers.pickle_numpy import array_values
 from smdlens.containers.shim import Shim
 from smdlens.errors import SnapshotError
+from smdlens.snapshots.extent_bytes import read_extent
 from smdlens.snapshots.records import Extent, TensorRef
 from smdlens.snapshots.resolve import is_tensor, tensor_ref
 
@@ -67,7 +68,7 @@ class ScalarReader:
         if file is None:
             file = self._files[extent.path] = open_regular(extent.path)
             file.check_unchanged(self._stamps.get(extent.path))
-        return file.read(extent.offset, min(extent.nbytes, _SMALL_BYTES))
+        return read_extent(file, extent, _SMALL_BYTES)
 
     @staticmethod
     def _decode(dtype: str, raw: bytes) -> int | float | bool | None:

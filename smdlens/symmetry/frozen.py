@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from smdlens.containers.files import reading
+from smdlens.snapshots.extent_bytes import read_extent
 from smdlens.snapshots.records import Snapshot, SnapshotSeries, TensorRef
 
 
@@ -38,5 +39,5 @@ def _bytes(ref: TensorRef) -> bytes:
     pieces: list[bytes] = []
     for extent in ref.extents:
         with reading(extent.path) as file:
-            pieces.append(file.read(extent.offset, extent.nbytes))
+            pieces.append(read_extent(file, extent))
     return b"".join(pieces)

@@ -96,7 +96,7 @@ def test_exit_codes_are_all_listed():
 
 
 def test_formats_are_those_that_are_read():
-    listed = re.findall(r"^\| `([a-z-]+)` \|", text("docs/formats.md"), re.M)
+    listed = re.findall(r"^\| `([a-z0-9-]+)` \|", text("docs/formats.md"), re.M)
     assert sorted(listed) == sorted(reader.name for reader in READERS)
     for reason in SkipReason:
         assert f"`{reason.value}`" in text("docs/formats.md")

@@ -1,0 +1,202 @@
+"""Weights and optimizer buffers of Keras' HDF5 files under the names of their layers.
+
+Three layouts: `layer_names` with `weight_names` (.h5 of Keras 1 to 3), alone or beside
+`optimizer_weights`; and a tree of `vars` numbered in each layer (.weights.h5, .keras).
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+
+from smdlens.containers.hdf5_file import TEXT, Hdf5Dataset, Hdf5Group
+from smdlens.snapshots.hdf5_tensors import member, text_list
+from smdlens.snapshots.keras_config import KerasLayer, snake_case
+from smdlens.snapshots.records import TensorRef
+from smdlens.snapshots.steps import natural_key
+
+Locate = Callable[[str, Hdf5Dataset], TensorRef]
+_SUFFIX = re.compile(r"_\d+$")
+_STATISTICS = frozenset({"moving_mean", "moving_variance", "mean", "variance", "count", "state"})
+_NUMBER = re.compile(r"\d{1,9}")
+
+
+@dataclass(frozen=True, slots=True)
+class KerasVariable:
+    """A weight.
+
+    Attributes:
+        path: Names of models and layers, then the variable's ("conv1", "kernel").
+        saved: Its name as the optimizer's variables quote it.
+        tensor: Where it lies.
+        trained: Whether it is a parameter rather than a statistic, and not frozen.
+        sequence: Layers of one sequence come in the model's order.
+        layer: Its layer's description, where the file has one.
+    """
+
+    path: tuple[str, ...]
+    saved: str
+    tensor: TensorRef
+    trained: bool
+    sequence: str
+    layer: KerasLayer | None = None
+
+
+def legacy_variables(
+    weights: Hdf5Group, place: str, layers: Sequence[KerasLayer], locate: Locate
+) -> list[KerasVariable]:
+    """Variables of the layout with `layer_names`, in the model's order."""
+    described = {layer.path[-1]: layer for layer in reversed(layers)}
+    found = []
+    for name in text_list(weights.attributes, "layer_names") or []:
+        group = weights.members.get(name)
+        if not isinstance(group, Hdf5Group):
+            continue
+        for saved in text_list(group.attributes, "weight_names") or []:
+            dataset = member(group, *saved.split("/"))
+            if not isinstance(dataset, Hdf5Dataset) or dataset.dtype == TEXT:
+                continue
+            parts = saved.removesuffix(":0").split("/")
+            path = (name, *parts[parts.index(name) + 1 :]) if name in parts[:-1] else (name, *parts)
+            layer = described.get(path[-2]) or described.get(name)
+            kind = snake_case(layer.kind) if layer is not None else ""
+            own = path[-1]
+            if kind.startswith("depthwise_conv") and own == "kernel":
+                path = (*path[:-1], "depthwise_kernel")
+            trained = own not in _STATISTICS and (layer is None or layer.trainable)
+            tensor = locate(f"{place}{name}/{saved}", dataset)
+            found.append(KerasVariable(path, saved.removesuffix(":0"), tensor, trained, "", layer))
+    return found
+
+
+def legacy_slots(group: Hdf5Group, place: str, locate: Locate) -> list[tuple[str, TensorRef]]:
+    """Name and place of each of the optimizer's variables, in its own order."""
+    found = []
+    for saved in text_list(group.attributes, "weight_names") or []:
+        dataset = member(group, *saved.split("/"))
+        if isinstance(dataset, Hdf5Dataset) and dataset.dtype != TEXT:
+            name = saved.removesuffix(":0")
+            found.append((name, locate(f"{place}{saved}", dataset)))
+    return found
+
+
+def numbered_variables(
+    root: Hdf5Group, layers: Sequence[KerasLayer], locate: Locate
+) -> list[KerasVariable]:
+    """Variables of the layout with `vars`; in the model's order where `layers` gives it."""
+    by_path = {layer.path: layer for layer in layers}
+    kinds = _by_kind(layers)
+    found = []
+    for keys, names, group in _with_vars(root, (), ()):
+        if keys[:1] and keys[0] in ("optimizer", "metrics", "_metrics", "loss_tracker"):
+            continue
+        layer = by_path.get(names) or kinds.get(keys[-1] if keys else "")
+        if layer is not None and layer.path != names and len(keys) == 2:
+            names = layer.path
+        datasets = [
+            (number, dataset)
+            for number, dataset in sorted(group.members.items(), key=lambda kv: natural_key(kv[0]))
+            if isinstance(dataset, Hdf5Dataset) and dataset.dtype != TEXT
+        ]
+        own = variable_names(keys[-1] if keys else "", len(datasets), layer)
+        for (number, dataset), variable in zip(datasets, own, strict=True):
+            where = "/".join((*keys, "vars", number))
+            trained = variable not in _STATISTICS and not dataset.dtype.startswith(("int", "uint"))
+            found.append(
+                KerasVariable(
+                    (*names, variable),
+                    where,
+                    locate(where, dataset),
+                    trained and (layer is None or layer.trainable),
+                    "/".join((*keys[:-1], _SUFFIX.sub("", keys[-1] if keys else ""))),
+                    layer,
+                )
+            )
+    if layers:
+        order = {layer.path: index for index, layer in enumerate(layers)}
+        last = len(layers)
+        found.sort(key=lambda v: min((order.get(v.path[:n], last) for n in range(len(v.path))),
+                                     default=last))  # fmt: skip
+    return found
+
+
+def numbered_slots(root: Hdf5Group, locate: Locate) -> tuple[str, list[TensorRef]]:
+    """The optimizer's name ("" where the file does not say) and variables, in its own order."""
+    group = member(root, "optimizer", "vars")
+    if not isinstance(group, Hdf5Group):
+        return "", []
+    name = group.attributes.get("name")
+    numbered = {
+        int(number): dataset
+        for number, dataset in group.members.items()
+        if _NUMBER.fullmatch(number) and isinstance(dataset, Hdf5Dataset)
+    }
+    refs = [
+        locate(f"optimizer/vars/{number}", dataset)
+        for number, dataset in sorted(numbered.items(), key=lambda kv: kv[0])
+    ]
+    return name if isinstance(name, str) else "", refs
+
+
+def variable_names(key: str, count: int, layer: KerasLayer | None) -> list[str]:
+    """Names of the variables of a layer that is known by the name of its group and their number."""
+    kind = _SUFFIX.sub("", key)
+    names: tuple[str, ...] = ()
+    if kind.startswith("depthwise_conv"):
+        names = ("depthwise_kernel", "bias")
+    elif kind.startswith("separable_conv"):
+        names = ("depthwise_kernel", "pointwise_kernel", "bias")
+    elif kind.startswith("conv") or kind in ("dense", "einsum_dense") or kind.endswith("_dense"):
+        names = ("kernel", "bias")
+    elif kind in ("batch_normalization", "sync_batch_normalization"):
+        names = (*_affine(layer, count - 2), "moving_mean", "moving_variance")
+    elif kind in ("layer_normalization", "group_normalization"):
+        names = _affine(layer, count)
+    elif kind == "rms_normalization":
+        names = ("scale",)
+    elif kind.endswith("embedding"):
+        names = ("embeddings",)
+    elif kind == "cell" or kind.endswith("_cell"):
+        names = ("kernel", "recurrent_kernel", "bias")
+    elif kind == "normalization":
+        names = ("mean", "variance", "count")
+    elif kind == "seed_generator":
+        names = ("state",)
+    return [names[i] if i < len(names) else str(i) for i in range(count)]
+
+
+def _affine(layer: KerasLayer | None, count: int) -> tuple[str, ...]:
+    """Which of gamma and beta a normalisation has; one alone is not told apart without a config."""
+    if count != 1:
+        return ("gamma", "beta")[: max(count, 0)]
+    if layer is None:
+        return ("gamma_or_beta",)
+    return ("gamma",) if layer.config.get("center") is False else ("beta",)
+
+
+def _with_vars(
+    group: Hdf5Group, keys: tuple[str, ...], names: tuple[str, ...]
+) -> Iterator[tuple[tuple[str, ...], tuple[str, ...], Hdf5Group]]:
+    """(keys, names of layers, group of variables) of every layer, in natural order."""
+    held = group.members.get("vars")
+    if isinstance(held, Hdf5Group):
+        name = held.attributes.get("name")
+        if keys:
+            names = (*names, name if isinstance(name, str) and name else keys[-1])
+        yield keys, names, held
+    for key, child in sorted(group.members.items(), key=lambda kv: natural_key(kv[0])):
+        if key != "vars" and isinstance(child, Hdf5Group):
+            yield from _with_vars(child, (*keys, key), names)
+
+
+def _by_kind(layers: Sequence[KerasLayer]) -> Mapping[str, KerasLayer]:
+    """Group name -> layer, as Keras numbers the layers of one class; top-level layers only."""
+    found: dict[str, KerasLayer] = {}
+    seen: dict[str, int] = {}
+    for layer in layers:
+        if len(layer.path) == 1:
+            kind = snake_case(layer.kind)
+            number = seen[kind] = seen.get(kind, -1) + 1
+            found[f"{kind}_{number}" if number else kind] = layer
+    return found
