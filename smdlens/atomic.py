@@ -156,3 +156,15 @@ def discard_temporaries() -> None:
     for name in tuple(_open_temporaries):
         with contextlib.suppress(OSError):
             Path(name).unlink()
+
+
+def scratch_file() -> int:
+    """Descriptor of a new file without a name, in the folder for temporary files; the caller's.
+
+    It is gone when it is closed, or when the process ends in any way.
+
+    Raises:
+        OSError: There is no room, or no such folder.
+    """
+    with tempfile.TemporaryFile(prefix="smdlens-") as made:
+        return os.dup(made.fileno())

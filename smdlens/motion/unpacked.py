@@ -8,10 +8,10 @@ temporary files, and where that is full, chunks are unpacked again.
 from __future__ import annotations
 
 import os
-import tempfile
 from collections import OrderedDict
 from threading import Lock
 
+from smdlens.atomic import scratch_file
 from smdlens.containers.files import RegularFile
 from smdlens.containers.packed import unpack
 from smdlens.snapshots.records import Extent
@@ -95,8 +95,7 @@ class UnpackedChunks:
             self._end = 0
         try:
             if self._file < 0:
-                with tempfile.TemporaryFile(prefix="smdlens-") as made:
-                    self._file = os.dup(made.fileno())
+                self._file = scratch_file()
             _write(self._file, chunk, self._end)
         except OSError:
             return  # no room: the chunk is unpacked again when it is asked for
