@@ -56,8 +56,8 @@ class Role(StrEnum):
     UNKNOWN = "unknown"
 
 
-# Roles whose own motion has an equilibrium. A jointly invariant set has one as a whole only; its
-# members are listed, and get no state of their own.
+# Roles whose own motion has an equilibrium. A jointly invariant set has one as a whole only: where
+# it is measured as one vector, that stands under its first member's name.
 INVARIANT_ROLES = frozenset({Role.SCALE_INVARIANT, Role.PARTLY_SCALE_INVARIANT})
 
 

@@ -12,7 +12,6 @@ from smdlens.diagnosis.records import Assumption, Stage
 from smdlens.diagnosis.theorem_audit import covered
 from smdlens.symmetry.records import ScaleGroups
 from smdlens.theory.theorems import oscillation_limit
-from smdlens.vocabulary import INVARIANT_ROLES
 
 # "Much smaller than 1" in figures: terms of order lr * decay are then below 1%.
 SMALL_LR_DECAY = 0.01
@@ -39,7 +38,7 @@ def audit_assumptions(
             bound = [
                 row
                 for row, name in enumerate(part.tracks.tensors)
-                if groups.tensors[name].role in INVARIANT_ROLES
+                if groups.tensors[name].on_sphere
             ]
             if not bound or part.has_decay is False:
                 continue

@@ -16,7 +16,6 @@ from numpy.typing import NDArray
 from smdlens.diagnosis.measure_group import GroupMeasurement
 from smdlens.diagnosis.radial import radial_ratio
 from smdlens.symmetry.records import ScaleGroups
-from smdlens.vocabulary import INVARIANT_ROLES
 
 Array = NDArray[np.float64]
 
@@ -79,7 +78,7 @@ def contradictions(
         radial = np.where(part.steps.angle == 0.0, np.nan, radial)
         energy = _energy(part, law.momentum)
         for row, name in enumerate(part.tracks.tensors):
-            if groups.tensors[name].role not in INVARIANT_ROLES:
+            if not groups.tensors[name].on_sphere:
                 continue
             verdict = _check(name, radial[row], energy[row], part.tracks.steps)
             if np.isfinite(radial[row]).sum() >= _READINGS:
@@ -94,7 +93,7 @@ def contradictions(
             Contradiction(name, Mismatch.AVERAGED, 0.0, None)
             for part in measured
             for name in part.tracks.tensors
-            if groups.tensors[name].role in INVARIANT_ROLES
+            if groups.tensors[name].on_sphere
         )
     return tuple(found)
 

@@ -29,7 +29,7 @@ from smdlens.diagnosis.records import Decay, Diagnosis, Stage
 from smdlens.errors import SmdlensError
 from smdlens.names import for_json
 from smdlens.snapshots.records import SnapshotSeries
-from smdlens.vocabulary import HELD_STATES, INVARIANT_ROLES, Outcome, SkipReason, State
+from smdlens.vocabulary import HELD_STATES, Outcome, SkipReason, State
 from smdlens.wording import count_of
 
 # Findings that say of a whole stage what the rules above say of each tensor, and of files.
@@ -76,7 +76,7 @@ def check_of_error(error: SmdlensError, policy: str) -> CheckResult:
 
 def _invariant_rows(diagnosis: Diagnosis) -> dict[int, list[dict[str, Any]]]:
     """Rows of the stage table of scale-invariant tensors, by stage, in file order."""
-    names = [n for n, t in diagnosis.groups.tensors.items() if t.role in INVARIANT_ROLES]
+    names = [n for n, t in diagnosis.groups.tensors.items() if t.on_sphere]
     frame = diagnosis.stage_tensors.filter(pl.col("tensor").is_in(names))
     rows: dict[int, list[dict[str, Any]]] = {s.index: [] for s in diagnosis.stages}
     for row in frame.iter_rows(named=True):

@@ -22,7 +22,6 @@ from smdlens.hyper.resolve import with_cut_placed
 from smdlens.symmetry.records import ScaleGroups
 from smdlens.theory.closed_form import trend_moments
 from smdlens.theory.moments import advance
-from smdlens.vocabulary import INVARIANT_ROLES
 
 Array = NDArray[np.float64]
 
@@ -205,7 +204,7 @@ def _witnesses(tracks: Tracks, hyper: HyperParameters, groups: ScaleGroups) -> N
     rows: dict[int, list[int]] = {}
     for row, name in enumerate(tracks.tensors):
         group = hyper.group_of(name)
-        if group is None or groups.tensors[name].role not in INVARIANT_ROLES:
+        if group is None or not groups.tensors[name].on_sphere:
             continue
         if (group.weight_decay or 0.0) > 0.0 and law_of(hyper.optimizer, group) is not None:
             rows.setdefault(hyper.groups.index(group), []).append(row)

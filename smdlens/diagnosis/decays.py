@@ -11,7 +11,6 @@ from smdlens.diagnosis.records import DECAY_TENSOR_SCHEMA, Decay, Stage
 from smdlens.diagnosis.reequilibration import predicted_iterations, reached_step
 from smdlens.hyper.records import HyperParameters
 from smdlens.symmetry.records import ScaleGroups
-from smdlens.vocabulary import INVARIANT_ROLES
 
 
 def decays_of(
@@ -82,7 +81,7 @@ def _part_rows(
     steps, q = part.tracks.steps, part.ratios.q
     rows: list[dict[str, object]] = []
     for row, name in enumerate(part.tracks.tensors):
-        if groups.tensors[name].role not in INVARIANT_ROLES:
+        if not groups.tensors[name].on_sphere:
             continue
         first_middle = (steps[own[0]] + steps[own[0] + 1]) / 2.0 if len(own) else np.nan
         reached = reached_step(q[row], steps, own, tolerance)

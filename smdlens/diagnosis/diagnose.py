@@ -16,6 +16,7 @@ from smdlens.diagnosis.decays import decays_of
 from smdlens.diagnosis.findings import find
 from smdlens.diagnosis.frames import interval_frame
 from smdlens.diagnosis.gradient_table import gradient_table
+from smdlens.diagnosis.joint_sets import joint_angles, with_joint_sets
 from smdlens.diagnosis.lag_curve import lag_frame
 from smdlens.diagnosis.measure_group import measure_groups
 from smdlens.diagnosis.pseudo_overfitting import metric_findings, metric_stages
@@ -24,7 +25,7 @@ from smdlens.diagnosis.relaxed import relaxed_ratios
 from smdlens.diagnosis.stage_states import stage_states
 from smdlens.diagnosis.stages import stage_of_intervals, stages_of
 from smdlens.diagnosis.theorem_audit import audit_theorems
-from smdlens.diagnosis.tracks import tracks_of
+from smdlens.diagnosis.tracks import measured_names, tracks_of
 from smdlens.diagnosis.unit_gradients import exact_gradients
 from smdlens.diagnosis.weight_evidence import with_weight_evidence
 from smdlens.hyper.metrics import Metric
@@ -33,7 +34,6 @@ from smdlens.hyper.resolve import main_group_of
 from smdlens.motion.records import Motion
 from smdlens.snapshots.records import SnapshotSeries
 from smdlens.symmetry.records import ScaleGroups
-from smdlens.vocabulary import INVARIANT_ROLES
 
 
 def diagnose(
@@ -57,6 +57,7 @@ def diagnose(
         metric: The test metric, if a log was given.
     """
     groups = with_weight_evidence(groups, motion)
+    groups = with_joint_sets(groups, hyper, measured_names(motion), series.steps)
     witnessed = tracks_of(motion, series.steps, groups.measured, by_updates=series.axis == "steps")
     if series.axis == "steps":
         hyper = locate_cuts(witnessed, hyper, groups.measured)
@@ -65,7 +66,7 @@ def diagnose(
     invariant = {
         name: math.prod(tensor.shape)
         for name, tensor in groups.tensors.items()
-        if tensor.role in INVARIANT_ROLES
+        if tensor.on_sphere or tensor.measured_under
     }
     main = main_group_of(hyper, invariant)
     stages = stages_of(hyper, main, series.steps[0], series.steps[-1])
@@ -99,7 +100,9 @@ def diagnose(
         tolerance=tolerance,
         lags=None
         if motion.angles is None
-        else lag_frame(motion.angles, measured, owner, tracks.steps),
+        else lag_frame(
+            joint_angles(motion.angles, motion.snapshots, groups), measured, owner, tracks.steps
+        ),
         metric=metric,
         metric_stages=with_metric,
         unit_gradients=gradient_table(measured, gradients, stages, owner, groups),

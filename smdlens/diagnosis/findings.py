@@ -13,7 +13,6 @@ from smdlens.motion.records import Motion
 from smdlens.snapshots.records import SnapshotSeries
 from smdlens.symmetry.records import ScaleGroups
 from smdlens.vocabulary import (
-    INVARIANT_ROLES,
     EvidenceKind,
     Outcome,
     SkipReason,
@@ -52,9 +51,7 @@ def find(
 
 
 def _bound(diagnosis: Diagnosis) -> set[str]:
-    return {
-        name for name, tensor in diagnosis.groups.tensors.items() if tensor.role in INVARIANT_ROLES
-    }
+    return {name for name, tensor in diagnosis.groups.tensors.items() if tensor.on_sphere}
 
 
 def _rows(diagnosis: Diagnosis, stage: int) -> pl.DataFrame:

@@ -16,7 +16,6 @@ from smdlens.diagnosis.update_rule import Law, law_of
 from smdlens.hyper.records import HyperParameters, ParamGroup
 from smdlens.symmetry.records import ScaleGroups
 from smdlens.theory.equilibrium import angular_update_adam_l2
-from smdlens.vocabulary import INVARIANT_ROLES
 
 Array = NDArray[np.float64]
 
@@ -50,7 +49,7 @@ class GroupMeasurement:
     def is_listed(self, name: str, groups: ScaleGroups) -> bool:
         """Invariant tensors, and the decayed matrices that the theory does not bind."""
         tensor = groups.tensors[name]
-        if tensor.role in INVARIANT_ROLES:
+        if tensor.on_sphere:
             return True
         return len(tensor.shape) >= 2 and self.has_decay is not False
 

@@ -21,7 +21,7 @@ from smdlens.diagnosis.records import Decay, Finding, MetricStage, Stage
 from smdlens.hyper.metrics import Metric
 from smdlens.symmetry.records import ScaleGroups
 from smdlens.theory.trend import falling
-from smdlens.vocabulary import INVARIANT_ROLES, Outcome
+from smdlens.vocabulary import Outcome
 
 Array = NDArray[np.float64]
 # A metric falls where its trend would be as steep by chance less often than this.
@@ -102,7 +102,7 @@ def _ratios(
             float(part.ratios.q[row, interval])
             for part in measured
             for row, name in enumerate(part.tracks.tensors)
-            if groups.tensors[name].role in INVARIANT_ROLES
+            if groups.tensors[name].on_sphere
         ]
         known = [value for value in values if math.isfinite(value) and value >= 0.0]
         ends.append(math.sqrt(float(np.median(known))) if known else None)

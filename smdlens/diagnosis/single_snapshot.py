@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 
-from smdlens.diagnosis.tracks import tracks_of
+from smdlens.diagnosis.joint_sets import with_joint_sets
+from smdlens.diagnosis.tracks import measured_names, tracks_of
 from smdlens.diagnosis.update_rule import law_of
 from smdlens.hyper.optimizer import number
 from smdlens.hyper.records import HyperParameters
@@ -14,7 +15,6 @@ from smdlens.symmetry.records import ScaleGroups
 from smdlens.theory.angles import angle_from_turn2
 from smdlens.theory.buffers import last_step_angle
 from smdlens.theory.moments import steady_state
-from smdlens.vocabulary import INVARIANT_ROLES
 
 
 def describe_last_step(
@@ -39,7 +39,8 @@ def describe_last_step(
     record = series.snapshots[0].optimizer
     if record is None:
         return None
-    tracks = tracks_of(motion, series.steps, groups)
+    groups = with_joint_sets(groups, hyper, measured_names(motion), series.steps)
+    tracks = tracks_of(motion, series.steps, groups.measured)
     angles: list[float] = []
     shares: list[float] = []
     for row, name in enumerate(tracks.tensors):
@@ -51,11 +52,7 @@ def describe_last_step(
         lr, decay = declared_lr or number(values, "lr"), group.weight_decay
         cross, square = ("wu", "u2") if law.adaptive else ("wv", "v2")
         sums = [tracks.at[column][row, 0] for column in ("w2", cross, square)]
-        if (
-            groups.tensors[name].role not in INVARIANT_ROLES
-            or not lr
-            or not np.isfinite(sums).all()
-        ):
+        if not groups.measured.tensors[name].on_sphere or not lr or not np.isfinite(sums).all():
             continue
         angles.append(float(last_step_angle(sums[0], sums[1], sums[2], lr)))
         if decay and not law.is_l2_adam:

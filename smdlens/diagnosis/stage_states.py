@@ -15,17 +15,13 @@ from smdlens.diagnosis.stages import last_part
 from smdlens.diagnosis.verdict import StageEvidence, decide
 from smdlens.hyper.records import HyperParameters
 from smdlens.snapshots.records import SnapshotSeries
-from smdlens.symmetry.records import ScaleGroups
+from smdlens.symmetry.records import ScaleGroups, TensorSymmetry
 from smdlens.theory.decay_root import decay_log_rate
 from smdlens.theory.relaxation import norm_power
-from smdlens.vocabulary import INVARIANT_ROLES, OptimizerKind, Role, State
+from smdlens.vocabulary import OptimizerKind, Role, State
 
 Array = NDArray[np.float64]
 NOT_BOUND = "not scale-invariant"
-_UNBOUND = {
-    Role.NOT_SCALE_INVARIANT: NOT_BOUND,
-    Role.JOINTLY_SCALE_INVARIANT: "scale-invariant only jointly with others, not alone",
-}
 # Rates at both ends of a stage that differ by less than this are one rate.
 _SMOOTH = 0.01
 
@@ -47,12 +43,12 @@ def stage_states(
         for stage in stages:
             last = last_part(stage, owner, part.tracks.steps)
             for row, name in enumerate(part.tracks.tensors):
-                role = groups.tensors[name].role
+                tensor = groups.tensors[name]
                 if not part.is_listed(name, groups):
                     continue
                 rows.append(
                     _stage_row(
-                        part, curve, stage, owner, last, row, role, hyper, unknown, tolerance
+                        part, curve, stage, owner, last, row, tensor, hyper, unknown, tolerance
                     )
                 )
     return pl.DataFrame(rows, schema=STAGE_TENSOR_SCHEMA, orient="row")
@@ -65,7 +61,7 @@ def _stage_row(
     owner: NDArray[np.int64],
     last: NDArray[np.intp],
     row: int,
-    role: Role,
+    tensor: TensorSymmetry,
     hyper: HyperParameters,
     unknown: str,
     tolerance: float,
@@ -87,13 +83,13 @@ def _stage_row(
             _fall(part),
         )
     lr_from, lr_to, decay = _group_rates(part, stage, hyper)
-    if role in INVARIANT_ROLES:
+    if tensor.on_sphere:
         evidence = _evidence(part, row, own, last, pooled, stage, lr_from, lr_to, unknown)
         state, reason = decide(evidence, tolerance)
     else:
-        state, reason = State.UNDETERMINED, _UNBOUND.get(role, "role unknown")
+        state, reason = State.UNDETERMINED, _why_unbound(tensor)
     norm = float(np.sqrt(part.tracks.at["w2"][row, own[-1] + 1])) if len(own) else np.nan
-    bound = role in INVARIANT_ROLES and np.isfinite(pooled.q)
+    bound = tensor.on_sphere and np.isfinite(pooled.q)
     power = 1.0 if part.law is None else norm_power(part.law.family)
     return {
         "stage": stage.index,
@@ -104,7 +100,7 @@ def _stage_row(
         "weight_decay": decay,
         "state": state.value,
         "reached_step": reached_step(part.ratios.q[row], part.tracks.steps, own, tolerance)
-        if role in INVARIANT_ROLES
+        if tensor.on_sphere
         else None,
         "ratio": _number(np.sqrt(pooled.q)),
         "ratio_low": _number(np.sqrt(pooled.low)),
@@ -114,6 +110,12 @@ def _stage_row(
         "expected_norm": _number(norm * pooled.q ** (1.0 / power)) if bound else None,
         "reason": reason or None,
     }
+
+
+def _why_unbound(tensor: TensorSymmetry) -> str:
+    if tensor.role is Role.NOT_SCALE_INVARIANT:
+        return NOT_BOUND
+    return tensor.not_measured or "role unknown"
 
 
 def _fall(part: GroupMeasurement) -> Array:

@@ -21,7 +21,6 @@ from smdlens.diagnosis.theorem_numbers import TheoremNumbers, theorem_numbers
 from smdlens.diagnosis.unit_gradients import ExactGradients
 from smdlens.symmetry.records import ScaleGroups
 from smdlens.theory import theorems
-from smdlens.vocabulary import INVARIANT_ROLES
 
 # So many draws make a variance that is not one draw's.
 _MANY = 30
@@ -50,7 +49,7 @@ def audit_theorems(
             own = np.flatnonzero(owner == stage.index)
             last = last_part(stage, owner, part.tracks.steps)
             for row, name in enumerate(part.tracks.tensors):
-                if groups.tensors[name].role not in INVARIANT_ROLES or len(own) == 0:
+                if not groups.tensors[name].on_sphere or len(own) == 0:
                     continue
                 found += _lemma(part, exact, row, own, name, stage)
                 if not covered(part):

@@ -9,6 +9,7 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
+from smdlens.motion.joint import joint_at, joint_between
 from smdlens.motion.records import PAIR_SCHEMA, SNAPSHOT_SCHEMA, Motion
 from smdlens.symmetry.records import ScaleGroups
 
@@ -72,9 +73,12 @@ class Tracks:
 def tracks_of(
     motion: Motion, steps: tuple[int, ...], groups: ScaleGroups, *, by_updates: bool = True
 ) -> Tracks:
-    """Pivots both motion tables; every tensor has one row per snapshot and per pair."""
+    """Pivots both motion tables; every tensor has one row per snapshot and per pair.
+
+    A jointly invariant set that is measured as one vector has one row, under its first member.
+    """
     frame = motion.snapshots
-    tensors = tuple(frame.get_column("tensor").unique(maintain_order=True).to_list())
+    tensors = measured_names(motion)
     count = len(steps)
     at = {
         name: _matrix(frame, name, len(tensors), count)
@@ -87,7 +91,30 @@ def tracks_of(
         if name not in ("tensor", "snapshot_from", "snapshot_to", "step_from", "step_to")
     }
     numel = np.array([math.prod(groups.tensors[name].shape) for name in tensors], dtype=np.float64)
-    return Tracks(tensors, np.array(steps, dtype=np.int64), at, between, numel, by_updates)
+    whole = Tracks(tensors, np.array(steps, dtype=np.int64), at, between, numel, by_updates)
+    return _with_sets_joined(whole, groups)
+
+
+def measured_names(motion: Motion) -> tuple[str, ...]:
+    """Tensors of the motion tables, in file order."""
+    return tuple(motion.snapshots.get_column("tensor").unique(maintain_order=True).to_list())
+
+
+def _with_sets_joined(tracks: Tracks, groups: ScaleGroups) -> Tracks:
+    """The rows of each measured set become one, in the place of its first member's."""
+    sets: dict[str, list[int]] = {}
+    for row, name in enumerate(tracks.tensors):
+        sets.setdefault(groups.tensors[name].measured_under or name, []).append(row)
+    kept = tracks.take(np.array([rows[0] for rows in sets.values()], dtype=np.intp))
+    for place, rows in enumerate(sets.values()):
+        if len(rows) > 1:
+            own = tracks.take(np.array(rows, dtype=np.intp))
+            for name, sums in joint_at(own.at).items():
+                kept.at[name][place] = sums
+            for name, sums in joint_between(own.between, own.at["w2"]).items():
+                kept.between[name][place] = sums
+            kept.numel[place] = own.numel.sum()
+    return kept
 
 
 def _matrix(frame: pl.DataFrame, column: str, rows: int, columns: int) -> Array:

@@ -15,11 +15,10 @@ from smdlens.motion.files import FilePool
 from smdlens.motion.gram import GramSums, gram_tasks, run_gram_task
 from smdlens.motion.records import ANGLE_SCHEMA
 from smdlens.motion.row_keys import gram_key
-from smdlens.motion.select import Selected
+from smdlens.motion.select import ON_A_SPHERE, Selected
 from smdlens.motion.workers import in_order
 from smdlens.snapshots.records import SnapshotSeries
 from smdlens.theory.angles import angle_from_turn2
-from smdlens.vocabulary import INVARIANT_ROLES
 
 MOST_SNAPSHOTS = 64
 
@@ -42,7 +41,7 @@ def measure_all_pairs(
     """Angles between all pairs of chosen snapshots.
 
     Args:
-        chosen: Every measured tensor; those that are not invariant are left out.
+        chosen: Every measured tensor; those on no sphere are left out.
         series: The run.
         device: Where the arithmetic runs.
         workers: Threads.
@@ -53,7 +52,7 @@ def measure_all_pairs(
     Returns:
         Frame with `ANGLE_SCHEMA`, tensors in file order, pairs in order of their first snapshot.
     """
-    invariant = [each for each in chosen if each.symmetry.role in INVARIANT_ROLES]
+    invariant = [each for each in chosen if each.symmetry.role in ON_A_SPHERE]
     at = spread(len(series.snapshots))
     keys = [
         "" if cache is None else gram_key(each, at, device, cache.fingerprint) for each in invariant

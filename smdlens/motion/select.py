@@ -13,6 +13,9 @@ from smdlens.snapshots.records import MEASURED_DTYPES, Extent, Snapshot, Snapsho
 from smdlens.symmetry.records import ScaleGroups, TensorSymmetry
 from smdlens.vocabulary import INVARIANT_ROLES, Role, Slot
 
+# Tensors on a sphere, alone or with others, whatever their dimensions.
+ON_A_SPHERE = INVARIANT_ROLES | {Role.JOINTLY_SCALE_INVARIANT}
+
 
 @dataclass(frozen=True, slots=True)
 class Selected:
@@ -27,8 +30,8 @@ def select(
 ) -> tuple[Selected, ...]:
     """Plan every tensor that is measured, in file order.
 
-    Measured are floating tensors of two or more dimensions, scale-invariant ones of any, and
-    clocks, as far as every snapshot has them in one shape.
+    Measured are floating tensors of two or more dimensions, those on a sphere (alone or with
+    others) of any, and clocks, as far as every snapshot has them in one shape.
     """
     return tuple(
         Selected(symmetry, _plan(symmetry, series, hyper))
@@ -42,7 +45,7 @@ def _is_measured(symmetry: TensorSymmetry, series: SnapshotSeries) -> bool:
     if not refs or any(ref is None or ref.dtype not in MEASURED_DTYPES for ref in refs):
         return False
     shapes = {ref.shape for ref in refs if ref is not None}
-    wanted = len(symmetry.shape) >= 2 or symmetry.clock or symmetry.role in INVARIANT_ROLES
+    wanted = len(symmetry.shape) >= 2 or symmetry.clock or symmetry.role in ON_A_SPHERE
     return wanted and len(shapes) == 1 and all(shapes.pop())
 
 

@@ -22,6 +22,8 @@ TENSOR_SCHEMA: dict[str, pl.DataType] = {
     "axis": pl.Int64(),
     "groups": pl.Int64(),
     "joint_with": pl.List(pl.String()),
+    "measured_under": pl.String(),
+    "not_measured": pl.String(),
     "evidence": pl.List(pl.String()),
 }
 _STAGE_FACTS: dict[str, pl.DataType] = {
@@ -53,6 +55,8 @@ def tensor_frame(groups: ScaleGroups) -> pl.DataFrame:
             t.axis,
             t.groups,
             list(t.joint_with),
+            t.measured_under,
+            t.not_measured,
             [f"{e.kind.value}: {e.detail}" for e in t.evidence],
         )
         for t in groups.tensors.values()

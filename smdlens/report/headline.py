@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from smdlens.diagnosis.records import Diagnosis
 from smdlens.report.numbers import enumeration, ratio
-from smdlens.report.summary import EquilibriumCounts, StageSummary, invariant_names
+from smdlens.report.summary import EquilibriumCounts, StageSummary, invariant_names, sets_measured
 from smdlens.vocabulary import HELD_STATES, NOT_HELD_STATES, State
 
 # (one stage, several stages) that did something instead of holding equilibrium
@@ -49,17 +49,20 @@ def headline(
         return f"No equilibrium exists here: {_why_none(stages)}."
     if counts.undetermined:
         return _undetermined(counts)
-    return _held(invariant, stages, counts)
+    what = "tensors and sets" if sets_measured(diagnosis) else "tensors"
+    return _held(invariant, what, stages, counts)
 
 
-def _held(invariant: int, stages: tuple[StageSummary, ...], counts: EquilibriumCounts) -> str:
+def _held(
+    invariant: int, what: str, stages: tuple[StageSummary, ...], counts: EquilibriumCounts
+) -> str:
     where = "" if len(stages) == 1 else f" in all {len(stages)} stages"
     if counts.not_applicable:
         return (
             f"In equilibrium{where}, but for {counts.not_applicable} of {counts.total} cases where "
             f"none exists: {_why_none(stages)}."
         )
-    who = "the one scale-invariant tensor" if invariant == 1 else f"all {invariant} tensors"
+    who = "the one scale-invariant tensor" if invariant == 1 else f"all {invariant} {what}"
     lagging = sum(n for s in stages for state, n in s.states if state is State.LAGGING)
     cases = "1 case lags" if lagging == 1 else f"{lagging} cases lag"
     rest = f" ({cases} behind a moving rate, as predicted)" if lagging else ""

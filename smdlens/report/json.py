@@ -200,6 +200,8 @@ def _tensor(tensor: Any) -> dict[str, Any]:
         "axis": tensor.axis,
         "groups": tensor.groups,
         "joint_with": list(tensor.joint_with),
+        "measured_under": tensor.measured_under,
+        "not_measured": tensor.not_measured,
         "evidence": [{"kind": e.kind.value, "detail": e.detail} for e in tensor.evidence],
     }
 

@@ -11,7 +11,8 @@ import polars as pl
 
 from smdlens.diagnosis.records import Decay, Diagnosis, Stage
 from smdlens.report.frames import decay_frame, stage_frame
-from smdlens.vocabulary import HELD_STATES, INVARIANT_ROLES, NOT_HELD_STATES, State
+from smdlens.vocabulary import HELD_STATES, NOT_HELD_STATES, State
+from smdlens.wording import count_of
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,13 +80,35 @@ def count_states(states: Counter[State]) -> EquilibriumCounts:
 
 def invariant_rows(diagnosis: Diagnosis) -> pl.DataFrame:
     """The stage table's rows of scale-invariant tensors."""
-    frame = stage_frame(diagnosis)
-    return frame.filter(pl.col("role").is_in([r.value for r in INVARIANT_ROLES]))
+    return stage_frame(diagnosis).filter(pl.col("tensor").is_in(invariant_names(diagnosis)))
 
 
 def invariant_names(diagnosis: Diagnosis) -> tuple[str, ...]:
-    """Names of tensors that are invariant in whole, in part or jointly."""
-    return tuple(n for n, t in diagnosis.groups.tensors.items() if t.role in INVARIANT_ROLES)
+    """Names with the motion of a vector on a sphere; a set measured as one has its first name."""
+    return tuple(n for n, t in diagnosis.groups.tensors.items() if t.on_sphere)
+
+
+def invariant_count(diagnosis: Diagnosis) -> str:
+    """`6 of 14 tensors scale-invariant, 4 of them in 2 sets`."""
+    tensors = diagnosis.groups.tensors
+    sets = sets_measured(diagnosis)
+    inside = sum(1 + len(others) for others in sets.values())
+    count = len(invariant_names(diagnosis)) - len(sets) + inside
+    text = f"{count} of {count_of(len(tensors), 'tensor')} scale-invariant"
+    if not sets:
+        return text
+    return f"{text}, {inside} of them in {count_of(len(sets), 'set')}"
+
+
+def sets_measured(diagnosis: Diagnosis) -> dict[str, tuple[str, ...]]:
+    """First member of each jointly invariant set measured as one vector -> the other members."""
+    found: dict[str, list[str]] = {}
+    for name, tensor in diagnosis.groups.tensors.items():
+        if tensor.measured_under is not None:
+            others = found.setdefault(tensor.measured_under, [])
+            if name != tensor.measured_under:
+                others.append(name)
+    return {first: tuple(others) for first, others in found.items()}
 
 
 def summarise_stages(diagnosis: Diagnosis) -> tuple[StageSummary, ...]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from smdlens.vocabulary import EvidenceKind, Granularity, Role
+from smdlens.vocabulary import INVARIANT_ROLES, EvidenceKind, Granularity, Role
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,6 +50,9 @@ class TensorSymmetry:
         norm: The normalisation behind it, if one is known.
         clock: True where the sum over the output axis (or the tensor itself) gets no gradient and
             decays as x1^n: a softmax classifier, a bias in front of batch norm (docs/theory.md §3).
+        measured_under: First member of the jointly invariant set that is measured as one vector
+            with this tensor in it; the vector's motion stands under that name. None elsewhere.
+        not_measured: Why a jointly invariant set is not measured as one vector.
     """
 
     name: str
@@ -64,6 +67,13 @@ class TensorSymmetry:
     joint_with: tuple[str, ...] = ()
     norm: NormBehind | None = None
     clock: bool = False
+    measured_under: str | None = None
+    not_measured: str | None = None
+
+    @property
+    def on_sphere(self) -> bool:
+        """Whether the motion under its name is that of a vector on a sphere."""
+        return self.role in INVARIANT_ROLES or self.measured_under == self.name
 
 
 @dataclass(frozen=True, slots=True)

@@ -23,7 +23,7 @@ from smdlens.report.html.picked import page_data
 from smdlens.report.metric_words import metric_text
 from smdlens.report.plots.data import plot_data
 from smdlens.report.plots.palette import css
-from smdlens.report.summary import invariant_names
+from smdlens.report.summary import invariant_count, invariant_names
 from smdlens.report.terminal.header import verdict
 from smdlens.report.trainer import trainer_facts
 from smdlens.report.worst import worst_tensors
@@ -55,6 +55,7 @@ def page(report: Report, result: CheckResult) -> str:
         steps=report.series.steps,
         facts=trainer_facts(report),
         invariant=len(invariant_names(report.diagnosis)),
+        counted=invariant_count(report.diagnosis),
         verdict=verdict(report),
         families=[(f, f.text(names)) for f in families(report.diagnosis.findings, names)],
         result=result,

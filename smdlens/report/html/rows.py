@@ -8,7 +8,9 @@ from typing import TYPE_CHECKING, Any
 import polars as pl
 
 from smdlens.report import numbers
+from smdlens.report.numbers import enumeration
 from smdlens.report.worst import worst_tensors
+from smdlens.symmetry.records import TensorSymmetry
 from smdlens.vocabulary import HELD_STATES, NOT_HELD_STATES, Outcome, State
 
 if TYPE_CHECKING:
@@ -67,10 +69,9 @@ def _row(name: str, row: dict[str, Any], report: Report, drawn: dict[str, int]) 
         if low is not None and high is not None
         else ""
     )
-    granularity = f", per {tensor.granularity.value}" if tensor.granularity else ""
     return TensorRow(
         name=name,
-        role=tensor.role.value.replace("_", " ") + granularity,
+        role=_role(tensor),
         evidence="; ".join(f"{e.kind.value}: {e.detail}" for e in tensor.evidence),
         shape="×".join(map(str, tensor.shape)),
         stage=str(row["stage"]) if bound else "",
@@ -83,10 +84,24 @@ def _row(name: str, row: dict[str, Any], report: Report, drawn: dict[str, int]) 
         norm_order=_order(row.get("norm")),
         expected_norm=_shown(row.get("expected_norm"), numbers.quantity),
         expected_norm_order=_order(row.get("expected_norm")),
-        # The words of these two states say what their reason says.
-        reason="" if state in _PLAIN else row.get("reason") or "",
+        reason=_reason(tensor, state, row.get("reason")),
         drawn=drawn.get(name),
     )
+
+
+def _role(tensor: TensorSymmetry) -> str:
+    granularity = f", per {tensor.granularity.value}" if tensor.granularity else ""
+    return tensor.role.value.replace("_", " ") + granularity
+
+
+def _reason(tensor: TensorSymmetry, state: State | None, reason: str | None) -> str:
+    if tensor.measured_under == tensor.name:
+        together = f"one vector with {enumeration(list(tensor.joint_with))}"
+        return together if state in _PLAIN or not reason else f"{together}; {reason}"
+    if tensor.measured_under is not None:
+        return f"measured with {tensor.measured_under}"
+    # The words of these two states say what their reason says.
+    return "" if state in _PLAIN else reason or tensor.not_measured or ""
 
 
 def _shown(value: float | None, form: Any) -> str:

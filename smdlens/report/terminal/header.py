@@ -6,11 +6,10 @@ from collections import Counter
 from typing import TYPE_CHECKING
 
 from smdlens.report import numbers
-from smdlens.report.summary import invariant_names
+from smdlens.report.summary import invariant_count, invariant_names
 from smdlens.report.terminal.pen import SYMBOLS, Pen
 from smdlens.report.trainer import trainer_facts
 from smdlens.vocabulary import Outcome, SkipReason
-from smdlens.wording import count_of
 
 if TYPE_CHECKING:
     from smdlens.report.build import Report
@@ -40,7 +39,7 @@ def _invariant(report: Report) -> list[str]:
     pieces = Counter(g.value for n in names if (g := tensors[n].granularity))
     by = f", per {pieces.most_common(1)[0][0]}" if pieces else ""
     return [
-        f"{len(names)} of {count_of(len(tensors), 'tensor')} scale-invariant{by}",
+        f"{invariant_count(report.diagnosis)}{by}",
         f"found by {report.diagnosis.groups.source}",
     ]
 

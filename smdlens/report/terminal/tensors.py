@@ -5,10 +5,12 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from smdlens.report import numbers
+from smdlens.report.summary import sets_measured
 from smdlens.report.terminal.grid import Cell, Column, show_table
 from smdlens.report.terminal.pen import Pen, state_style
 from smdlens.report.worst import worst_tensors
 from smdlens.vocabulary import State
+from smdlens.wording import count_of
 
 if TYPE_CHECKING:
     from smdlens.report.build import Report
@@ -44,17 +46,33 @@ def show(report: Report, pen: Pen) -> None:
     # What all rows share stands in the title.
     said = {"stage": len(stages) == 1, "state": len(states) == 1}
     kept = [i for i, c in enumerate(columns) if not said.get(c.header, False)]
-    cells = [_row(row, report) for row in rows]
+    sets = sets_measured(report.diagnosis)
+    cells = [_row(row, report, sets) for row in rows]
     pen.blank()
     pen.line(title)
     show_table(pen, [columns[i] for i in kept], [[row[i] for i in kept] for row in cells])
+    if sets:
+        _explain_sets(pen, sets)
 
 
-def _row(row: dict[str, Any], report: Report) -> list[Cell]:
+def _explain_sets(pen: Pen, sets: dict[str, tuple[str, ...]]) -> None:
+    """What `conv.weight +1` means; `verbose`: which tensors each set holds."""
+    pen.line(
+        "+n: measured as one vector with n more tensors, scale-invariant only together "
+        f"({count_of(len(sets), 'set')})",
+        "dim",
+    )
+    if pen.verbose:
+        for first, others in sets.items():
+            pen.line(f"  {first} with {', '.join(others)}", "dim")
+
+
+def _row(row: dict[str, Any], report: Report, sets: dict[str, tuple[str, ...]]) -> list[Cell]:
     state = State(row["state"])
     style = state_style(state)
+    others = sets.get(row["tensor"], ())
     return [
-        row["tensor"],
+        f"{row['tensor']} +{len(others)}" if others else row["tensor"],
         str(row["stage"]),
         (numbers.ratio_precise(row["ratio"]), style),
         _interval(row),

@@ -10,7 +10,6 @@ from smdlens.report import numbers
 from smdlens.report.summary import invariant_names
 from smdlens.report.terminal.grid import Cell, Column, show_table
 from smdlens.report.terminal.pen import Pen
-from smdlens.vocabulary import INVARIANT_ROLES
 
 if TYPE_CHECKING:
     from smdlens.report.build import Report
@@ -44,14 +43,13 @@ def show(report: Report, pen: Pen) -> None:
 
 def _last_rows(report: Report) -> pl.DataFrame:
     """One row per unbound tensor: norm and ratio of the last stage, angle of the last interval."""
-    bound = [r.value for r in INVARIANT_ROLES]
     angles = (
         report.intervals.filter(pl.col("one_step_angle_rad").is_not_null())
         .group_by("tensor", maintain_order=True)
         .agg(pl.col("one_step_angle_rad").last())
     )
     return (
-        report.stages.filter(~pl.col("role").is_in(bound))
+        report.stages.filter(~pl.col("tensor").is_in(invariant_names(report.diagnosis)))
         .unique("tensor", keep="last", maintain_order=True)
         .join(angles, on="tensor", how="left", maintain_order="left")
     )
