@@ -16,6 +16,7 @@ from smdlens.snapshots.candidate import (
     is_folder,
 )
 from smdlens.snapshots.dcp import DcpReader
+from smdlens.snapshots.dcp_hf import DcpHfReader
 from smdlens.snapshots.deepspeed import DeepSpeedReader
 from smdlens.snapshots.flax_msgpack import FlaxMsgpackReader
 from smdlens.snapshots.fsdp_folder import FsdpFolderReader
@@ -51,6 +52,7 @@ READERS: tuple[Reader, ...] = (
     OnnxReader(),
     TorchTarReader(),
     DcpReader(),
+    DcpHfReader(),
     FsdpFolderReader(),
     DeepSpeedReader(),
     MegatronReader(),

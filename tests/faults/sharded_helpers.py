@@ -248,7 +248,14 @@ def _mxnet_states(folder: Path) -> Target:
     return _one_network(folder, "mxnet_module", "net-0002.params", "net-0002.states")
 
 
+def _dcp_safetensors(folder: Path) -> Target:
+    path = folder / "step-40"
+    shutil.copytree(_GOLDEN / "one_network" / "dcp_hf_2" / "step-40", path)
+    return Target(path, path / "shard-00002-model-00001-of-00001.safetensors", front=1800)
+
+
 SHARDED = {
+    "dcp-safetensors": _dcp_safetensors,
     "paddle": _paddle,
     "paddle-optimizer": _paddle_optimizer,
     "megengine": _megengine,

@@ -7,6 +7,7 @@ import itertools
 import json
 import pickle
 import random
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -298,3 +299,29 @@ def test_the_trainer_with_fsdp(tmp_path: Path) -> None:
     assert last.optimizer is not None and len(last.optimizer.slots) == 9
     for name, value in net.state_dict().items():
         assert same(last.tensors[name], value)
+
+
+GOLDEN_EXPORT = Path(__file__).parent.parent / "golden" / "one_network" / "dcp_hf_2" / "step-40"
+
+
+def test_the_safetensors_export_without_a_rank(tmp_path: Path) -> None:
+    folder = tmp_path / "step-40"
+    shutil.copytree(GOLDEN_EXPORT, folder)
+    first = folder / "shard-00001-model-00001-of-00001.safetensors"
+    whole = first.read_bytes()
+    first.unlink()
+    with pytest.raises(SnapshotTruncatedError, match="expected shard-00001"):
+        open_snapshot(folder)
+    # The same piece from both ranks leaves a gap behind it.
+    other = "shard-00002-model-00001-of-00001.safetensors"
+    first.write_bytes((folder / other).read_bytes())
+    with pytest.raises(SnapshotCorruptError, match="leave gaps"):
+        open_snapshot(folder)
+    for old, new in (
+        (b"saved_offsets", b"other_offsets"),
+        (b"DCP_SHARDING_INFO", b"DCP_SHARDING_NONE"),
+        (b"[0, 0]}", b"[0,-1]}"),
+    ):
+        first.write_bytes(whole.replace(old, new))
+        with pytest.raises(SnapshotCorruptError, match="not a sound shard"):
+            open_snapshot(folder)

@@ -1,0 +1,62 @@
+"""The run of reference.npz in Flax's and Orbax' files: flax 0.12.8, optax 0.2.8, orbax 0.12.8.
+
+`flax` (flax.serialization), `orbax` (orbax.checkpoint, its default layout). Run once; the result is
+kept in the repository.
+"""
+
+import shutil
+
+import flax.serialization
+import jax.numpy as jnp
+import optax
+import orbax.checkpoint as ocp
+from reference import DECAY, HERE, MOMENTUM, STEPS, learning_rate, state
+
+LEAVES = {"running_mean": "mean", "running_var": "var"}
+
+
+def flax_layout(arrays, kind):
+    tree = {}
+    for name, array in arrays.items():
+        layer, _, leaf = name.partition(".")
+        if ("running" in leaf) != (kind == "batch_stats"):
+            continue
+        if leaf == "weight":
+            leaf = "scale" if layer.startswith("bn") else "kernel"
+        if array.ndim == 4:
+            array = array.transpose(2, 3, 1, 0)
+        array = array.T if array.ndim == 2 else array
+        tree.setdefault(layer, {})[LEAVES.get(leaf, leaf)] = jnp.asarray(array)
+    return tree
+
+
+def optimizer():
+    sgd = optax.inject_hyperparams(optax.sgd)(learning_rate=0.05, momentum=MOMENTUM)
+    return optax.chain(optax.add_decayed_weights(DECAY), sgd)
+
+
+def main():
+    for kind in ("flax", "orbax"):
+        shutil.rmtree(HERE / kind, ignore_errors=True)
+        (HERE / kind).mkdir()
+    for step in STEPS:
+        weights, buffers = state(step)
+        params = flax_layout(weights, "params")
+        held = optimizer().init(params)
+        decay, inner = held
+        trace, *rest = inner.inner_state
+        trace = trace._replace(trace=flax_layout(buffers, "params"))
+        rates = {**inner.hyperparams, "learning_rate": jnp.asarray(learning_rate(step))}
+        inner = inner._replace(hyperparams=rates, inner_state=(trace, *rest))
+        tree = {
+            "step": step,
+            "params": params,
+            "batch_stats": flax_layout(weights, "batch_stats"),
+            "opt_state": (decay, inner),
+        }
+        (HERE / f"flax/checkpoint_{step}").write_bytes(flax.serialization.to_bytes(tree))
+        with ocp.StandardCheckpointer() as checkpointer:
+            checkpointer.save(HERE / f"orbax/{step}", {**tree, "step": jnp.asarray(step)})
+
+
+main()

@@ -1,0 +1,95 @@
+"""The run of reference.npz in Keras' and TensorFlow's files: keras 3.15.1, tensorflow 2.21.0.
+
+`keras_v3` (.keras), `keras_h5` (.h5 with the optimizer), `keras_weights` (.weights.h5),
+`tensorflow_keras` (tf.train.Checkpoint), `tensorflow_1` (the v1 saver with its MomentumOptimizer's
+slots). Run once; the result is kept in the repository. Keras keeps v = m v - lr g.
+"""
+
+import os
+
+os.environ["TF_CPP_MIN_LOG_LEVEL"] = "3"
+import keras
+import numpy as np
+import tensorflow as tf
+from keras import layers
+from reference import HERE, MOMENTUM, STEPS, learning_rate, state
+
+NAMES = {
+    "conv1.weight": "conv1/kernel", "conv2.weight": "conv2/kernel", "head.weight": "head/kernel",
+    "head.bias": "head/bias",
+}  # fmt: skip
+NORM = {"weight": "gamma", "bias": "beta", "running_mean": "moving_mean",
+        "running_var": "moving_variance"}  # fmt: skip
+
+
+def keras_name(name):
+    layer, _, leaf = name.partition(".")
+    return NAMES.get(name) or f"{layer}/{NORM[leaf]}"
+
+
+def keras_layout(array):
+    if array.ndim == 4:
+        array = array.transpose(2, 3, 1, 0)
+    return array.T if array.ndim == 2 else array
+
+
+def network():
+    x = inputs = keras.Input((8, 8, 1))
+    x = layers.ZeroPadding2D(1)(x)
+    x = layers.Conv2D(6, (3, 2), use_bias=False, name="conv1")(x)
+    x = layers.ReLU()(layers.BatchNormalization(name="bn1", epsilon=1e-5)(x))
+    x = layers.ZeroPadding2D(1)(x)
+    x = layers.Conv2D(8, (3, 2), groups=2, use_bias=False, name="conv2")(x)
+    x = layers.ReLU()(layers.BatchNormalization(name="bn2", epsilon=1e-5)(x))
+    x = layers.GlobalAveragePooling2D()(x)
+    return keras.Model(inputs, layers.Dense(10, name="head")(x))
+
+
+def save_keras():
+    model = network()
+    sgd = keras.optimizers.SGD(0.05, MOMENTUM)
+    model.compile(optimizer=sgd, loss="mse")
+    sgd.build(model.trainable_variables)
+    for kind in ("keras_v3", "keras_h5", "keras_weights", "tensorflow_keras"):
+        (HERE / kind).mkdir(exist_ok=True)
+    for step in STEPS:
+        weights, buffers = (
+            {keras_name(n): keras_layout(a) for n, a in d.items()} for d in state(step)
+        )
+        for variable in model.variables:
+            if variable.path in weights:
+                variable.assign(weights[variable.path])
+        rate = learning_rate(step - 1)
+        for variable, slot in zip(model.trainable_variables, sgd.momentums, strict=True):
+            slot.assign(np.float32(-rate) * buffers[variable.path])
+        sgd.iterations.assign(step)
+        sgd.learning_rate = rate
+        model.save(HERE / f"keras_v3/model_{step}.keras")
+        model.save(HERE / f"keras_h5/model_{step}.h5")
+        model.save_weights(HERE / f"keras_weights/model_{step}.weights.h5")
+        checkpoint = tf.train.Checkpoint(model=model, optimizer=sgd)
+        checkpoint.write(str(HERE / f"tensorflow_keras/ckpt-{step}"))
+
+
+def save_tensorflow_1():
+    folder = HERE / "tensorflow_1"
+    folder.mkdir(exist_ok=True)
+    for step in STEPS:
+        weights, buffers = (
+            {keras_name(n): keras_layout(a) for n, a in d.items()} for d in state(step)
+        )
+        with tf.Graph().as_default():
+            for name, array in weights.items():
+                tf.compat.v1.get_variable(name, initializer=array)
+            for name, array in buffers.items():
+                tf.compat.v1.get_variable(f"{name}/Momentum", initializer=array)
+            tf.compat.v1.get_variable("global_step", initializer=np.int64(step))
+            with tf.compat.v1.Session() as session:
+                session.run(tf.compat.v1.global_variables_initializer())
+                saver = tf.compat.v1.train.Saver()
+                saver.save(session, str(folder / "model.ckpt"), step, write_meta_graph=False)
+    (folder / "checkpoint").unlink()
+
+
+save_keras()
+save_tensorflow_1()

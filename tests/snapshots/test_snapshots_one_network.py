@@ -1,0 +1,80 @@
+"""One network, every format: the same numbers in, the same report out, whoever saved it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+from one_network import (
+    DECAY,
+    MOMENTUM,
+    PAGE,
+    RUNS,
+    Gives,
+    Run,
+    compared,
+    differences,
+    on_the_page,
+    schedule_file,
+    table,
+    what_it_gives,
+)
+
+import smdlens
+
+FOUND: dict[str, Gives] = {}
+
+
+def _report(folder: Path, path: Path, prefix: str = "") -> dict[str, Any]:
+    report = smdlens.analyze(
+        path, optimizer="sgd", momentum=MOMENTUM, dampening=0.0, nesterov=False,
+        weight_decay=DECAY, schedule=schedule_file(folder), cache=False, workers=1,
+    )  # fmt: skip
+    return compared(report, prefix)
+
+
+@pytest.fixture(scope="module")
+def expected(tmp_path_factory: pytest.TempPathFactory) -> dict[bool, dict[str, Any]]:
+    """The report of torch's own files, with momentum and without."""
+    found = {}
+    for with_momentum, run in ((True, RUNS[0]), (False, RUNS[1])):
+        folder = tmp_path_factory.mktemp("reference")
+        (folder / "run").mkdir()
+        found[with_momentum] = _report(folder, run.place(folder / "run"))
+    methods = [
+        {row["one_step_method"] for row in found[with_momentum]["intervals"]}
+        for with_momentum in (True, False)
+    ]
+    assert "optimizer_state" in methods[0] - methods[1], "momentum makes the report another"
+    return found
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::UserWarning")
+@pytest.mark.parametrize("run", RUNS, ids=lambda run: run.title.replace(" ", "-"))
+def test_the_same_report(tmp_path: Path, expected: dict[bool, dict[str, Any]], run: Run) -> None:
+    (tmp_path / "run").mkdir()
+    place = run.place(tmp_path / "run")
+    gives = FOUND[run.title] = what_it_gives(run, place)
+    report = _report(tmp_path, place, run.prefix)
+    assert differences(report, expected[gives.slots != "-"]) == []
+    groups = {t["name"]: t["groups"] for t in report["tensors"] if t["role"] == "scale_invariant"}
+    assert groups == {"conv1.weight": 6, "conv2.weight": 8}, "by channel"
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::UserWarning")
+def test_the_table_on_the_page_is_current(tmp_path: Path) -> None:
+    for number, run in enumerate(RUNS):
+        if run.title not in FOUND:  # run on its own, or on another worker
+            (tmp_path / str(number)).mkdir()
+            FOUND[run.title] = what_it_gives(run, run.place(tmp_path / str(number)))
+    assert on_the_page(PAGE.read_text()) == table(FOUND), (
+        "python tests/snapshots/one_network.py writes it"
+    )
+
+
+def test_differences_are_seen() -> None:
+    assert differences({"a": [1.0]}, {"a": [1.0 + 1e-7]}) == []
+    assert differences({"a": [1.0]}, {"a": [1.0 + 1e-5]}) != []
+    assert differences({"a": [1.0]}, {"a": [1.0, 2.0]}) != []
+    assert differences({"a": 1}, {"b": 1}) != [] and differences("x", "y") != []
