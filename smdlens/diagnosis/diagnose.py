@@ -8,7 +8,7 @@ import numpy as np
 import polars as pl
 
 from smdlens.diagnosis.assumptions import audit_assumptions
-from smdlens.diagnosis.buffer_check import contradictions
+from smdlens.diagnosis.buffer_check import Mismatch, contradictions
 from smdlens.diagnosis.clock_check import clock_findings
 from smdlens.diagnosis.contradiction_findings import contradiction_findings, with_doubts
 from smdlens.diagnosis.cut_location import locate_cuts
@@ -20,6 +20,11 @@ from smdlens.diagnosis.joint_sets import joint_angles, with_joint_sets
 from smdlens.diagnosis.lag_curve import lag_frame
 from smdlens.diagnosis.measure_group import measure_groups
 from smdlens.diagnosis.pseudo_overfitting import metric_findings, metric_stages
+from smdlens.diagnosis.radial_evidence import (
+    radial_findings,
+    radial_readings,
+    with_radial_evidence,
+)
 from smdlens.diagnosis.records import Diagnosis
 from smdlens.diagnosis.relaxed import relaxed_ratios
 from smdlens.diagnosis.stage_states import stage_states
@@ -87,6 +92,10 @@ def diagnose(
         () if metric is None else metric_stages(metric, stages, decays, measured, owner, groups)
     )
     audited, theorems = audit_theorems(measured, gradients, stages, owner, groups)
+    readings = radial_readings(measured, gradients)
+    # A radial gradient seen update by update says more than a radial part of the momentum.
+    explained = {c.tensor for c in contradicted if c.kind is not Mismatch.RADIAL_MOMENTUM}
+    radial = {f.subject: f for f in radial_findings(groups, readings, hyper.epsilon, explained)}
     diagnosis = Diagnosis(
         intervals=intervals,
         stages=stages,
@@ -95,7 +104,7 @@ def diagnose(
         decay_tensors=decay_tensors,
         assumptions=(*assumptions, *audited),
         findings=(),
-        groups=groups,
+        groups=with_radial_evidence(groups, readings),
         hyper=hyper,
         tolerance=tolerance,
         lags=None
@@ -109,7 +118,8 @@ def diagnose(
         theorems=theorems,
     )
     evidence = (
-        *contradiction_findings(contradicted),
+        *contradiction_findings(tuple(c for c in contradicted if c.tensor not in radial)),
+        *radial.values(),
         *clock_findings(witnessed, hyper, groups.measured),
         *(() if metric is None else metric_findings(metric, with_metric, decays, stages)),
     )

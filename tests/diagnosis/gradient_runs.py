@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import copy
 import sys
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -28,59 +30,87 @@ class Logged:
     grad_v: dict[str, np.ndarray]
 
 
-def train(folder: Path, make: Any, *, before=40, updates=SEEN, weights_only=False, dtype=None,
-          eps=1e-5, seed=0, tamper=None, buffers=None) -> Logged:  # fmt: skip
-    """Trains `before` updates unseen, then saves after every one of `updates` more.
+@dataclass(frozen=True)
+class Saving:
+    """How a run is trained and saved.
 
-    Args:
-        folder: Where the checkpoints go.
-        make: Parameter groups -> optimizer.
+    Attributes:
         before: Updates before the first snapshot.
-        updates: Updates that are saved and logged.
+        updates: Updates from the first snapshot to the last; they are logged.
+        every: Updates between snapshots.
         weights_only: Leave the optimizer state out.
         dtype: Storage of the weights.
+        buffers: Storage of the optimizer's buffers.
         eps: Epsilon of the batch norms.
         seed: Of everything.
-        tamper: Called with (model, update) after each update.
-        buffers: Storage of the optimizer's buffers.
+        penalty: Parameters by name -> what is added to the loss.
+        tamper: Called with (parameters by name, update) after each update.
+        rename: Parameter name -> the name it is saved under.
+        average: Save an exponential average with this memory in place of the weights.
     """
+
+    before: int = 40
+    updates: int = SEEN
+    every: int = 1
+    weights_only: bool = False
+    dtype: torch.dtype | None = None
+    buffers: torch.dtype | None = None
+    eps: float = 1e-5
+    seed: int = 0
+    penalty: Callable[[dict[str, torch.Tensor]], torch.Tensor] | None = None
+    tamper: Callable[[dict[str, torch.Tensor], int], None] | None = None
+    rename: Callable[[str], str] = str
+    average: float | None = None
+
+
+def train(folder: Path, make: Any, **saving: Any) -> Logged:
+    """Trains the network with the optimizer that `make` gives for two parameter groups."""
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     try:
         with torch.random.fork_rng():
-            torch.manual_seed(seed)
-            return _train(folder, make, before, updates, weights_only, dtype, eps, seed, tamper,
-                          buffers)  # fmt: skip
+            how = Saving(**saving)
+            torch.manual_seed(how.seed)
+            return _train(folder, make, how)
     finally:
         torch.set_num_threads(threads)
 
 
-def _train(folder, make, before, updates, weights_only, dtype, eps, seed, tamper, buffers):
+def _train(folder: Path, make: Any, how: Saving) -> Logged:
     folder.mkdir(parents=True)
     model = DigitsNet((8, 12, 16), residual=False)
     for module in model.modules():
         if isinstance(module, torch.nn.BatchNorm2d):
-            module.eps = eps
-    matrices = [(n, p) for n, p in model.named_parameters() if p.ndim > 1]
-    vectors = [(n, p) for n, p in model.named_parameters() if p.ndim == 1]
+            module.eps = how.eps
+    named = dict(model.named_parameters())
+    matrices = {n: p for n, p in named.items() if p.ndim > 1}
+    vectors = [p for p in named.values() if p.ndim == 1]
     optimizer = make(
-        [{"params": matrices, "weight_decay": DECAY}, {"params": vectors, "weight_decay": 0.0}]
+        [
+            {"params": list(matrices.values()), "weight_decay": DECAY},
+            {"params": vectors, "weight_decay": 0.0},
+        ]
     )
     log: dict[str, dict[str, list[float]]] = {
-        key: {n: [] for n, _ in matrices} for key in ("w2", "grad2", "grad_w", "grad_v")
+        key: {n: [] for n in matrices} for key in ("w2", "grad2", "grad_w", "grad_v")
     }
-    batches = noisy_batches(32, seed)
-    for step in range(before + updates + 1):
-        if step >= before:
-            _save(folder, step, model, optimizer, weights_only, dtype, buffers)
-        if step == before + updates:
+    average = copy.deepcopy(model.state_dict())
+    batches = noisy_batches(32, how.seed)
+    for step in range(how.before + how.updates + 1):
+        seen = step - how.before
+        if seen >= 0 and seen % how.every == 0:
+            weights = model.state_dict() if how.average is None else average
+            _save(folder, step, weights, optimizer, how)
+        if seen == how.updates:
             break
         images, labels = next(batches)
         loss = F.cross_entropy(model(images), labels, label_smoothing=0.1)
+        if how.penalty is not None:
+            loss = loss + how.penalty(named)
         optimizer.zero_grad()
         loss.backward()
-        if step >= before:
-            for name, p in matrices:
+        if seen >= 0:
+            for name, p in matrices.items():
                 w, g = p.detach().double(), p.grad.double()
                 v = optimizer.state.get(p, {}).get("momentum_buffer")
                 log["w2"][name].append(float((w * w).sum()))
@@ -88,27 +118,33 @@ def _train(folder, make, before, updates, weights_only, dtype, eps, seed, tamper
                 log["grad_w"][name].append(float((g * w).sum()))
                 log["grad_v"][name].append(0.0 if v is None else float((g * v.double()).sum()))
         optimizer.step()
-        if tamper is not None:
-            tamper(model, step)
+        if how.tamper is not None:
+            with torch.no_grad():
+                how.tamper(named, step)
+        for name, value in model.state_dict().items():
+            if how.average is not None and value.is_floating_point():
+                average[name].lerp_(value, 1.0 - how.average)
+            else:
+                average[name].copy_(value)
     arrays = ({n: np.array(x) for n, x in log[key].items()} for key in log)
-    return Logged(before, *arrays)
+    return Logged(how.before, *arrays)
 
 
-def _save(folder, step, model, optimizer, weights_only, dtype, buffers):
-    def stored(tensor, kind):
+def _save(folder: Path, step: int, weights: Any, optimizer: Any, how: Saving) -> None:
+    def stored(tensor: torch.Tensor, kind: torch.dtype | None) -> torch.Tensor:
         clone = tensor.detach().clone()
         return clone.to(kind) if kind is not None and clone.is_floating_point() else clone
 
     content: dict[str, Any] = {
-        "model": {k: stored(t, dtype) for k, t in model.state_dict().items()},
+        "model": {how.rename(k): stored(t, how.dtype) for k, t in weights.items()},
         "step": step,
     }
-    if not weights_only:
+    if not how.weights_only:
         state = optimizer.state_dict()
         content["optimizer"] = {
             "param_groups": state["param_groups"],
             "state": {
-                i: {k: stored(t, buffers) if torch.is_tensor(t) and t.ndim else t
+                i: {k: stored(t, how.buffers) if torch.is_tensor(t) and t.ndim else t
                     for k, t in slots.items()}
                 for i, slots in state["state"].items()
             },
