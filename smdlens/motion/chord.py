@@ -58,10 +58,25 @@ class ChordSums:
             ratio,
         )
 
+    def merged_over_blocks(self) -> ChordSums:
+        """From sums of blocks of the same pieces, [blocks, ...], to their sums over all blocks."""
+        most = self.aa.argmax(0)[None]
+        ratio = np.take_along_axis(self.ratio, most, 0)[0]
+        dd, da = self._moved(ratio)
+        return ChordSums(self.aa.sum(0), self.bb.sum(0), dd.sum(0), da.sum(0), ratio)
+
+    def side_by_side(self) -> ChordSums:
+        """From sums of blocks of channels, [blocks, pairs, channels], to those of all channels."""
+        return ChordSums(*(side_by_side(getattr(self, name)) for name in self.__slots__))
+
+    def of(self, channels: slice) -> ChordSums:
+        """The sums of some channels of [pairs, channels], as views."""
+        return ChordSums(*(getattr(self, name)[:, channels] for name in self.__slots__))
+
     def add_at(self, channel: int, other: ChordSums) -> None:
         """Merge `other` [pairs, channels] into the channels from `channel` on, in place."""
         where = slice(channel, channel + other.aa.shape[1])
-        part = ChordSums(*(getattr(self, name)[:, where] for name in self.__slots__))
+        part = self.of(where)
         if part.aa.any() or part.bb.any():
             other = part.merged(other)
         for name in self.__slots__:
@@ -87,6 +102,12 @@ class ChordSums:
     def _moved(self, ratio: Float) -> tuple[Float, Float]:
         shift = ratio - self.ratio
         return self.dd - 2 * shift * self.da + shift * shift * self.aa, self.da - shift * self.aa
+
+
+def side_by_side(x: Float) -> Float:
+    """[blocks, rows, channels] as [rows, blocks * channels]."""
+    blocks, rows, channels = x.shape
+    return np.ascontiguousarray(x.transpose(1, 0, 2)).reshape(rows, blocks * channels)
 
 
 def _ratio(aa: Float, bb: Float) -> Float:

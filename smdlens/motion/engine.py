@@ -127,18 +127,31 @@ def _measured(
     current: tuple[int, TensorSums] | None = None
     for done, batch in in_order(jobs, _run_batch, device, workers, pool):
         for task, part in zip(batch, done, strict=True):
-            if current is None or current[0] != task.tensor:
-                if current is not None:
-                    yield current
+            done_bytes += task.nbytes
+            if current is not None and current[0] != task.tensors[0]:
+                yield current
+                current = None
+            if task.plan.joined is not None:
+                yield from _apart(task, part.sums)
+                continue
+            if current is None:
                 plan = task.plan
-                current = task.tensor, sums_for(plan.layout, len(plan.snapshots), plan.clock)
+                current = task.tensors[0], sums_for(plan.layout, len(plan.snapshots), plan.clock)
             with quiet():
                 current[1].add(part.sums, part.channel, part.clock)
-            done_bytes += task.nbytes
         if progress is not None:
             progress(done_bytes, total_bytes)
     if current is not None:
         yield current
+
+
+def _apart(task: Task, sums: TensorSums) -> Iterator[tuple[int, TensorSums]]:
+    """The sums of each tensor of a task that measured several."""
+    assert task.plan.joined is not None
+    starts = task.plan.joined.owners
+    stops = *starts[1:], task.plan.joined.channels
+    for index, tensor in enumerate(task.tensors):
+        yield tensor, sums.of(index, slice(starts[index], stops[index]))
 
 
 def _run_batch(batch: tuple[Task, ...], space: Workspace) -> list[TaskSums]:

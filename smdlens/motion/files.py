@@ -8,9 +8,9 @@ half and half.
 from __future__ import annotations
 
 import os
-from collections import OrderedDict
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from random import Random
 from threading import Lock
 
 from smdlens.containers.files import FileStamp, RegularFile, open_regular
@@ -34,13 +34,17 @@ class FilePool:
     """Open files shared by all workers.
 
     Args:
-        limit: Files kept open; more only while that many are being read at one moment.
+        limit: Files kept open; more only while that many are being read at one moment. Half of
+            what the system lets this process open unless given.
         stamps: What the files were when their headers were read, by path.
     """
 
-    def __init__(self, limit: int = 64, stamps: Mapping[str, FileStamp] | None = None) -> None:
-        self._limit = limit
-        self._handles: OrderedDict[str, _Handle] = OrderedDict()
+    def __init__(
+        self, limit: int | None = None, stamps: Mapping[str, FileStamp] | None = None
+    ) -> None:
+        self._limit = limit or _share_of_descriptors()
+        self._handles: dict[str, _Handle] = {}
+        self._random = Random(0)
         self._stamps: dict[str, FileStamp] = dict(stamps or {})
         self._lock = Lock()
         self._unpacked = UnpackedChunks()
@@ -56,6 +60,9 @@ class FilePool:
             SnapshotUnsafeError: A path is not a regular file.
             SnapshotCorruptError: The extents hold fewer bytes than `high`.
         """
+        if len(extents) == 1 and 0 <= low <= high <= extents[0].nbytes:
+            self._read(extents[0], low, target)
+            return
         held = sum(extent.nbytes for extent in extents)
         if high > held:
             raise SnapshotCorruptError(
@@ -66,19 +73,7 @@ class FilePool:
                 remedy="Save the checkpoint again, or leave it out.",
             )
         for extent, first, begin, end in _pieces(extents, low, high):
-            handle = self._acquire(extent.path)
-            cost = end - begin
-            try:
-                part = target[begin:end]
-                if extent.packed is None:
-                    _read_fully(handle.file, extent.offset + first, part)
-                else:
-                    last = first + end - begin
-                    cost = self._unpacked.read_into(extent, first, last, part, handle.file)
-            finally:
-                with self._lock:
-                    handle.users -= 1
-                    self.bytes_read += cost
+            self._read(extent, first, target[begin:end])
 
     def verify(self) -> None:
         """Compare every file that was read with what lies under its path now.
@@ -109,15 +104,26 @@ class FilePool:
     def __exit__(self, *_: object) -> None:
         self.close()
 
-    def _acquire(self, path: str) -> _Handle:
+    def _read(self, extent: Extent, first: int, target: memoryview) -> None:
+        """Fill `target` with the bytes of one extent from `first` on."""
+        path, cost = extent.path, 0
         with self._lock:
             handle = self._handles.get(path)
             if handle is None:
                 handle = self._handles[path] = _Handle(self._open(path))
-            self._handles.move_to_end(path)
+                self._evict(path)
             handle.users += 1
-            self._evict()
-        return handle
+        try:
+            if extent.packed is None:
+                _read_fully(handle.file, extent.offset + first, target)
+                cost = len(target)
+            else:
+                last = first + len(target)
+                cost = self._unpacked.read_into(extent, first, last, target, handle.file)
+        finally:
+            with self._lock:
+                handle.users -= 1
+                self.bytes_read += cost
 
     def _open(self, path: str) -> RegularFile:
         file = open_regular(path)
@@ -126,14 +132,16 @@ class FilePool:
             raise _changed(path)
         return file
 
-    def _evict(self) -> None:
-        if len(self._handles) <= self._limit:
-            return
-        for path in list(self._handles):
-            if len(self._handles) <= self._limit:
-                return
-            if self._handles[path].users == 0:
-                self._handles.pop(path).file.close()
+    def _evict(self, kept: str) -> None:
+        """Close idle files beyond the limit, any but `kept`.
+
+        Which one is left to chance: a scan through more files than may be open would find
+        the least recently used one, its next, always closed.
+        """
+        idle = [p for p, handle in self._handles.items() if handle.users == 0 and p != kept]
+        self._random.shuffle(idle)
+        while len(self._handles) > self._limit and idle:
+            self._handles.pop(idle.pop()).file.close()
 
 
 def _changed(path: str) -> SnapshotChangedError:
@@ -178,3 +186,12 @@ def _read_fully(file: RegularFile, offset: int, target: memoryview) -> None:
                 remedy="Copy the checkpoint again, or leave it out.",
             )
         done += count
+
+
+def _share_of_descriptors() -> int:
+    try:
+        import resource
+    except ImportError:
+        return 64
+    soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+    return min(soft // 2, 4096) if soft > 0 else 4096

@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from smdlens.motion.layout import Block
+from smdlens.motion.layout import Block, Stripe
 from smdlens.motion.plan import Source, TensorPlan
 from smdlens.motion.workspace import Workspace
 from smdlens.snapshots.records import DTYPE_BYTES
@@ -119,10 +119,10 @@ def run_gram_task(task: GramTask, space: Workspace) -> GramSums:
 
 def _read(task: GramTask, low: int, high: int, space: Workspace) -> torch.Tensor:
     count = high - low
-    rows = space.scratch("gram", (len(task.weights), 1, count)).flat.view(-1, count)
-    block = Block(low, high, (1, 1, count), 0, 0)
+    rows = space.buffer("gram", len(task.weights) * count).view(-1, count)
+    block = Block(low, high, (Stripe(0, (1, 1, count)),))
     for row, source in zip(rows, task.weights, strict=True):
-        row.copy_(space.narrowed(space.raw(source, block)))
+        space.load(source, block, row)
     return rows
 
 

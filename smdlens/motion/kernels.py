@@ -1,53 +1,20 @@
-"""Float64 sums over one block of elements: the only arithmetic that touches every weight.
+"""Float64 arithmetic over one block of elements: with the sums of geometry.py all there is.
 
-A block is seen as [outer, channels, inner] (layout.py). Products of values of at most 32 bits are
-exact in float64, so converting a cache-sized block and reducing it costs no accuracy. The same
-functions run on the CPU and on a GPU; what has one entry per channel is numpy's.
+Products of values of at most 32 bits are exact in float64, so converting a cache-sized block and
+summing it costs no accuracy. The same functions run on the CPU and on a GPU; what has one entry per
+channel is numpy's.
 """
 
 from __future__ import annotations
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 
-from smdlens.motion.workspace import Scratch
+from smdlens.motion.geometry import Float, Geometry, Slab
 
-Float = NDArray[np.float64]
-# Shorter rows are reduced faster as columns; longer ones would make numpy's BLAS start threads.
-_SHORT_ROW = 16
-_LONG_ROW = 8192
 # 29 leading bits: the product with a 24-bit mantissa is exact in float64.
 _KEEP_29_BITS = -(1 << 24)
 _KEEP_24_BITS = -(1 << 29)
-
-
-def dot(x: Scratch, y: Scratch) -> float:
-    """<x, y> over the block."""
-    return float(torch.dot(x.flat, y.flat))
-
-
-def channel_dot(x: Scratch, y: Scratch, spare: Scratch) -> Float:
-    """<x_c, y_c> per channel, float64 [channels]; `spare` is overwritten."""
-    outer, channels, inner = x.cube.shape
-    if channels == 1:
-        return np.array([dot(x, y)])
-    if outer == 1 and inner > _LONG_ROW:
-        return np.array([float(torch.dot(x.cube[0, c], y.cube[0, c])) for c in range(channels)])
-    if outer == 1 and inner >= _SHORT_ROW and x.rows is not None and y.rows is not None:
-        products: Float = np.vecdot(x.rows, y.rows)
-        return products
-    return on_host(torch.mul(x.cube, y.cube, out=spare.cube).sum((0, 2)))
-
-
-def channel_norm2(x: Scratch, spare: Scratch) -> Float:
-    """|x_c|^2 per channel, float64 [channels]; `spare` is overwritten."""
-    return channel_dot(x, x, spare)
-
-
-def channel_sum(x: Scratch) -> Float:
-    """Sum over channels, float64 [outer * inner]."""
-    return on_host(x.cube.sum(1).view(-1))
 
 
 def reference_ratio(a2: Float, b2: Float) -> Float:
@@ -62,13 +29,13 @@ def reference_ratio(a2: Float, b2: Float) -> Float:
     return (ratio.view(np.int64) & _KEEP_29_BITS).view(np.float64)
 
 
-def residual(a: Scratch, b: Scratch, ratio: Float, out: Scratch, wide: bool) -> None:
+def residual(a: Slab, b: Slab, ratio: Float, out: Slab, *, wide: bool) -> None:
     """The difference b - r a, one r per channel, into `out`.
 
     Args:
         a: Weights at the start.
         b: Weights at the end.
-        ratio: From `reference_ratio`.
+        ratio: From `reference_ratio`, [channels].
         out: Overwritten.
         wide: True where the weights are stored as float64: their product with r would round, so a
             is taken in two parts.
@@ -76,17 +43,26 @@ def residual(a: Scratch, b: Scratch, ratio: Float, out: Scratch, wide: bool) -> 
     if len(ratio) == 1 and not wide:
         torch.sub(b.flat, a.flat, alpha=float(ratio[0]), out=out.flat)
         return
-    r = torch.from_numpy(ratio).to(a.flat.device).view(1, -1, 1)
-    if not wide:
-        torch.addcmul(b.cube, r, a.cube, value=-1, out=out.cube)
-        return
-    high = a.cube.view(torch.int64).bitwise_and(_KEEP_24_BITS).view(torch.float64)
-    torch.addcmul(b.cube, r, high, value=-1, out=out.cube)
-    out.cube.addcmul_(r, a.cube - high, value=-1)
+    channel = 0
+    for start, end, target in zip(a.parts, b.parts, out.parts, strict=True):
+        count = start.cube.shape[1]
+        r = torch.from_numpy(ratio[channel : channel + count])
+        r = r.to(start.cube.device).view(1, -1, 1)
+        channel += count
+        if not wide:
+            torch.addcmul(end.cube, r, start.cube, value=-1, out=target.cube)
+            continue
+        high = start.cube.view(torch.int64).bitwise_and(_KEEP_24_BITS).view(torch.float64)
+        torch.addcmul(end.cube, r, high, value=-1, out=target.cube)
+        target.cube.addcmul_(r, start.cube - high, value=-1)
 
 
 def gradient(
-    w: Scratch, v_a: Scratch, v_b: Scratch, rule: tuple[float, float, float], out: Scratch
+    w: torch.Tensor,
+    v_a: torch.Tensor,
+    v_b: torch.Tensor,
+    rule: tuple[float, float, float],
+    out: torch.Tensor,
 ) -> None:
     """The gradient of the one update between two snapshots, from weights and momentum buffers.
 
@@ -101,14 +77,20 @@ def gradient(
         out: Overwritten with g.
     """
     momentum, dampening, weight_decay = rule
-    torch.sub(v_b.flat, v_a.flat, alpha=momentum, out=out.flat)
+    torch.sub(v_b, v_a, alpha=momentum, out=out)
     if dampening:
-        out.flat.div_(1 - dampening)
+        out.div_(1 - dampening)
     if weight_decay:
-        out.flat.sub_(w.flat, alpha=weight_decay)
+        out.sub_(w, alpha=weight_decay)
 
 
-def adam_direction(first: Scratch, second: Scratch, bias: tuple[float, float], eps: float) -> float:
+def adam_direction(
+    first: torch.Tensor,
+    second: torch.Tensor,
+    bias: tuple[float, float],
+    eps: float,
+    geometry: Geometry,
+) -> Float:
     """Adam's u = mhat / D with D = sqrt(vhat) + eps, in place of the moments.
 
     Args:
@@ -116,17 +98,12 @@ def adam_direction(first: Scratch, second: Scratch, bias: tuple[float, float], e
         second: exp_avg_sq (amsgrad: its maximum); becomes D.
         bias: 1 - beta1^t and 1 - beta2^t.
         eps: Adam's epsilon.
+        geometry: Which tensors the elements belong to.
 
     Returns:
-        Sum of vhat.
+        Sum of vhat of each tensor.
     """
-    vhat_sum = float(second.flat.div_(bias[1]).sum())
-    second.flat.sqrt_().add_(eps)
-    first.flat.div_(bias[0]).div_(second.flat)
+    vhat_sum = geometry.sums(second.div_(bias[1]))
+    second.sqrt_().add_(eps)
+    first.div_(bias[0]).div_(second)
     return vhat_sum
-
-
-def on_host(x: torch.Tensor) -> Float:
-    """A small result as numpy."""
-    values: Float = x.cpu().numpy()
-    return values

@@ -32,19 +32,83 @@ class Layout:
 
 
 @dataclass(frozen=True, slots=True)
-class Block:
-    """Elements [low, high) in storage order, seen as `shape` = (outer, channels, inner).
+class Stripe:
+    """A run of a block's elements of one shape.
 
     Attributes:
+        start: Where it begins in the block.
+        shape: (outer, channels, inner).
+    """
+
+    start: int
+    shape: tuple[int, int, int]
+
+    @property
+    def size(self) -> int:
+        """Number of elements."""
+        return math.prod(self.shape)
+
+
+@dataclass(frozen=True, slots=True)
+class Block:
+    """Elements [low, high) in storage order.
+
+    Attributes:
+        stripes: What they are; several only in a block of several small tensors.
+        owners: First channel of each tensor in the block.
         channel: First channel in the block.
         clock: Where the block's sum over channels lands in the flat [outer * inner] vector.
     """
 
     low: int
     high: int
-    shape: tuple[int, int, int]
-    channel: int
-    clock: int
+    stripes: tuple[Stripe, ...]
+    channel: int = 0
+    clock: int = 0
+    owners: tuple[int, ...] = (0,)
+
+    @property
+    def size(self) -> int:
+        """Number of elements."""
+        return self.high - self.low
+
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        """(outer, channels, inner) of a block of one tensor."""
+        (stripe,) = self.stripes
+        return stripe.shape
+
+    @property
+    def channels(self) -> int:
+        """Number of channels."""
+        return sum(stripe.shape[1] for stripe in self.stripes)
+
+    def halves(self) -> tuple[Block, Block]:
+        """The same elements as two blocks, of one tensor and more than one element."""
+        outer, channels, inner = self.shape
+        if outer > 1:
+            k = outer // 2
+            shapes = (k, channels, inner), (outer - k, channels, inner)
+            channel, clock = 0, k * inner
+        elif channels > 1:
+            k = channels // 2
+            shapes = (1, k, inner), (1, channels - k, inner)
+            channel, clock = k, 0
+        else:
+            k = inner // 2
+            shapes = (1, 1, k), (1, 1, inner - k)
+            channel, clock = 0, k
+        middle = self.low + math.prod(shapes[0])
+        return (
+            Block(self.low, middle, (Stripe(0, shapes[0]),), self.channel, self.clock),
+            Block(
+                middle,
+                self.high,
+                (Stripe(0, shapes[1]),),
+                self.channel + channel,
+                self.clock + clock,
+            ),
+        )
 
 
 def storage_order(
@@ -98,7 +162,7 @@ def blocks(layout: Layout, size: int) -> Iterator[Block]:
         step = size // plane
         for o in range(0, layout.outer, step):
             k = min(step, layout.outer - o)
-            yield Block(o * plane, (o + k) * plane, (k, count, inner), 0, o * inner)
+            yield _block(o * plane, (k, count, inner), 0, o * inner)
         return
     rows = max(size // inner, 1)
     width = min(inner, size)
@@ -107,5 +171,8 @@ def blocks(layout: Layout, size: int) -> Iterator[Block]:
             k = min(rows, count - c)
             for i in range(0, inner, width):
                 n = min(width, inner - i)
-                low = o * plane + c * inner + i
-                yield Block(low, low + k * n, (1, k, n), c, o * inner + i)
+                yield _block(o * plane + c * inner + i, (1, k, n), c, o * inner + i)
+
+
+def _block(low: int, shape: tuple[int, int, int], channel: int, clock: int) -> Block:
+    return Block(low, low + math.prod(shape), (Stripe(0, shape),), channel, clock)

@@ -6,15 +6,17 @@ How a tensor is cut into tasks depends on its size alone, never on the number of
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from itertools import islice
 
-from smdlens.motion.layout import Block, Layout, blocks
+from smdlens.motion.layout import Block, Layout, Stripe, blocks
 from smdlens.snapshots.records import DTYPE_BYTES, Extent
 
 TASK_BLOCKS = 64
 TASK_BYTES = 8 << 20
+# Elements of a tensor that costs more to start than to sum; such are measured several at once.
+SMALL_TENSOR = 8192
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,15 +78,16 @@ class GradientRule:
 
 @dataclass(frozen=True, slots=True)
 class TensorPlan:
-    """One tensor through all snapshots.
+    """One tensor through all snapshots, or several small ones as if they were one.
 
     Attributes:
         name: Canonical name, for messages.
-        layout: Element to channel.
+        layout: Element to channel; of several tensors, their channels one after another.
         clock: Whether the sum over the channel axis is wanted.
         snapshots: Where the bytes lie, in order of the snapshots.
         gradients: Per pair of neighbours, the rule that gives g; None where it is not known.
         gathered: Whether some source has to be gathered as a whole.
+        joined: Of several tensors, all their elements as one block; else None.
     """
 
     name: str
@@ -93,15 +96,34 @@ class TensorPlan:
     snapshots: tuple[SnapshotSources, ...]
     gradients: tuple[GradientRule | None, ...]
     gathered: bool = False
+    joined: Block | None = None
+
+    @property
+    def numel(self) -> int:
+        """Number of elements."""
+        return self.layout.numel if self.joined is None else self.joined.size
 
     @property
     def nbytes(self) -> int:
         """Bytes that are read."""
+        return self.numel * self.element_bytes
+
+    @property
+    def element_bytes(self) -> int:
+        """Bytes that are read for one element, of all snapshots."""
         return sum(
-            self.layout.numel * DTYPE_BYTES[source.dtype]
+            DTYPE_BYTES[source.dtype]
             for snapshot in self.snapshots
             for source in snapshot.sources()
         )
+
+    def blocks(self, size: int) -> Iterator[Block]:
+        """Blocks of at most `size` elements, in storage order; one where it cannot be cut."""
+        if self.joined is not None:
+            yield self.joined
+        else:
+            # Cutting what comes as a whole would only read it again and again.
+            yield from blocks(self.layout, self.numel if self.gathered else size)
 
     def window(self, first: int, last: int) -> TensorPlan:
         """The same for snapshots first..last, cut into the same blocks."""
@@ -120,26 +142,25 @@ class TensorPlan:
 
 @dataclass(frozen=True, slots=True)
 class Task:
-    """A run of blocks of one tensor."""
+    """A run of blocks of one tensor, or several small tensors as one block.
 
-    tensor: int
+    Attributes:
+        tensors: Which of the plans that were cut.
+        plan: Where their bytes lie.
+        covered: The blocks, in storage order.
+    """
+
+    tensors: tuple[int, ...]
     plan: TensorPlan
-    first: int
-    last: int
-    block_elements: int
+    covered: tuple[Block, ...]
 
     @property
     def nbytes(self) -> int:
         """Bytes that are read."""
-        elements = sum(block.high - block.low for block in self.blocks())
-        return self.plan.nbytes // self.plan.layout.numel * elements
-
-    def blocks(self) -> Iterator[Block]:
-        """The task's blocks in storage order."""
-        return islice(blocks(self.plan.layout, self.block_elements), self.first, self.last)
+        return sum(block.size for block in self.covered) * self.plan.element_bytes
 
 
-def batches(plans: list[TensorPlan], block_elements: int) -> Iterator[tuple[Task, ...]]:
+def batches(plans: Sequence[TensorPlan], block_elements: int) -> Iterator[tuple[Task, ...]]:
     """Cut the plans into batches of tasks of similar cost, in order; one batch is one job.
 
     Args:
@@ -148,16 +169,119 @@ def batches(plans: list[TensorPlan], block_elements: int) -> Iterator[tuple[Task
     """
     pending: list[Task] = []
     size = 0
-    for index, plan in enumerate(plans):
-        # A gathered tensor comes as a whole, so cutting it would only read it again and again.
-        elements = plan.layout.numel if plan.gathered else block_elements
-        count = sum(1 for _ in blocks(plan.layout, elements))
-        for first in range(0, count, TASK_BLOCKS):
-            last = min(first + TASK_BLOCKS, count)
-            pending.append(Task(index, plan, first, last, elements))
-            size += pending[-1].nbytes
-            if size >= TASK_BYTES:
-                yield tuple(pending)
-                pending, size = [], 0
+    for task in _tasks(plans, block_elements):
+        pending.append(task)
+        size += task.nbytes
+        if size >= TASK_BYTES:
+            yield tuple(pending)
+            pending, size = [], 0
     if pending:
         yield tuple(pending)
+
+
+def _tasks(plans: Sequence[TensorPlan], block_elements: int) -> Iterator[Task]:
+    for indices in _neighbours(plans, block_elements):
+        plan = plans[indices[0]]
+        if len(indices) > 1:
+            plan = join([plans[index] for index in indices])
+        covered = plan.blocks(block_elements)
+        while some := tuple(islice(covered, TASK_BLOCKS)):
+            yield Task(indices, plan, some)
+
+
+def _neighbours(plans: Sequence[TensorPlan], block_elements: int) -> Iterator[tuple[int, ...]]:
+    """Runs of small tensors that can be measured as one block; every other one on its own."""
+    run: list[int] = []
+    size, kind = 0, None
+    for index, plan in enumerate(plans):
+        its_kind = _kind(plan) if plan.numel <= SMALL_TENSOR else None
+        if run and (its_kind is None or its_kind != kind or size + plan.numel > block_elements):
+            yield tuple(run)
+            run, size = [], 0
+        if its_kind is None:
+            yield (index,)
+            continue
+        run.append(index)
+        size, kind = size + plan.numel, its_kind
+    if run:
+        yield tuple(run)
+
+
+def _kind(plan: TensorPlan) -> object:
+    """What tensors that are measured as one block have in common; None for one on its own."""
+    if plan.clock or plan.gathered or plan.layout.outer != 1:
+        return None
+    recipes = tuple(
+        (
+            _number_format(snapshot.weights),
+            snapshot.momentum and _number_format(snapshot.momentum),
+            snapshot.adam
+            and replace(
+                snapshot.adam,
+                first=_number_format(snapshot.adam.first),
+                second=_number_format(snapshot.adam.second),
+            ),
+        )
+        for snapshot in plan.snapshots
+    )
+    return recipes, plan.gradients
+
+
+def _number_format(source: Source) -> Source:
+    return Source((), source.dtype, scale=source.scale)
+
+
+def join(plans: Sequence[TensorPlan]) -> TensorPlan:
+    """Several small tensors of one kind as one block of one plan."""
+    stripes: list[Stripe] = []
+    owners: list[int] = []
+    start = channel = 0
+    for plan in plans:
+        _, channels, inner = plan.layout.outer, plan.layout.count, plan.layout.inner
+        owners.append(channel)
+        if stripes and stripes[-1].shape[2] == inner:
+            last = stripes.pop()
+            stripes.append(Stripe(last.start, (1, last.shape[1] + channels, inner)))
+        else:
+            stripes.append(Stripe(start, (1, channels, inner)))
+        start, channel = start + plan.numel, channel + channels
+    return replace(
+        plans[0],
+        name=f"{plans[0].name} and {len(plans) - 1} more",
+        layout=Layout(1, channel, 1),
+        snapshots=tuple(
+            _joined([plan.snapshots[k] for plan in plans]) for k in range(len(plans[0].snapshots))
+        ),
+        joined=Block(0, start, tuple(stripes), owners=tuple(owners)),
+    )
+
+
+def _joined(parts: Sequence[SnapshotSources]) -> SnapshotSources:
+    first = parts[0]
+    return SnapshotSources(
+        _source([p.weights for p in parts]),
+        first.momentum and _source([p.momentum for p in parts if p.momentum]),
+        first.adam
+        and replace(
+            first.adam,
+            first=_source([p.adam.first for p in parts if p.adam]),
+            second=_source([p.adam.second for p in parts if p.adam]),
+        ),
+    )
+
+
+def _source(parts: Sequence[Source]) -> Source:
+    """Sources one after another; ranges that meet in the file become one."""
+    extents: list[Extent] = []
+    for extent in (extent for part in parts for extent in part.extents):
+        last = extents[-1] if extents else None
+        if last and _meet(last, extent):
+            extents[-1] = Extent(last.path, last.offset, last.nbytes + extent.nbytes)
+        else:
+            extents.append(extent)
+    return Source(tuple(extents), parts[0].dtype, scale=parts[0].scale)
+
+
+def _meet(first: Extent, second: Extent) -> bool:
+    packed = first.packed is not None or second.packed is not None
+    return not packed and first.path == second.path and first.offset + first.nbytes == second.offset

@@ -34,13 +34,13 @@ def snapshot_rows(
     momentum = np.array([s.momentum is not None for s in sources])
     adam = np.array([s.adam is not None for s in sources])
     w2 = sums.w2.sum(1)
-    values = sums.snapshot.T
+    values = sums.snapshot[:, 0].T
     return {
         "tensor": [selected.symmetry.name] * len(sources),
         "snapshot": list(range(first, first + len(sources))),
         "step": list(steps),
         "w2": _nullable(w2),
-        "round2": _nullable(values[SnapshotSum.ROUND2]),
+        "round2": _nullable(_round2(values, w2)),
         "nonfinite": [int(n) for n in values[SnapshotSum.NONFINITE]],
         "clock2": _nullable(_clock2(selected, sums, w2)),
         "wv": _nullable(values[SnapshotSum.WV], momentum),
@@ -78,7 +78,7 @@ def pair_rows(
         "dot": _nullable(sums.chord.dot().sum(1)),
         "chord2": _nullable(sums.chord.total_chord2()),
     }
-    values = sums.pair.T
+    values = sums.pair[:, 0].T
     known = np.array(
         [
             rule is not None and a.momentum is not None and b.momentum is not None
@@ -105,10 +105,10 @@ def pair_rows(
 def _adam_columns(selected: Selected, sums: TensorSums) -> Columns:
     """S-weighted sums with S scaled to mean 1 over the tensor: plain sums divided by mean S."""
     adam = np.array([s.adam is not None for s in selected.plan.snapshots])
-    values = sums.pair.T
+    values = sums.pair[:, 0].T
     mean = values[PairSum.S_SUM] / selected.plan.layout.numel
     scaled = values / mean
-    lowest = sums.s_range[:, 0] / sums.s_range[:, 1]
+    lowest = sums.s_range[:, 0, 0] / sums.s_range[:, 0, 1]
     start, end = adam[:-1], adam[1:]
     out: Columns = {}
     for known, columns in (
@@ -120,6 +120,14 @@ def _adam_columns(selected: Selected, sums: TensorSums) -> Columns:
     out["s_mean"] = _nullable(mean, start | end)
     out["s_min_ratio"] = _nullable(lowest, start | end)
     return out
+
+
+def _round2(values: Float, w2: Float) -> Float:
+    """From the sampled elements to all, by their share of |w|^2; all are the sample of a zero."""
+    sampled = values[SnapshotSum.SAMPLED]
+    share: Float = np.where(sampled > 0, w2 / sampled, 1.0)
+    scaled: Float = values[SnapshotSum.ROUND2] * share
+    return scaled
 
 
 def _clock2(selected: Selected, sums: TensorSums, w2: Float) -> Float:

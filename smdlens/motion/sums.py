@@ -1,6 +1,6 @@
-"""The sums of one tensor (or of a task's share of it), and how they merge.
+"""The sums of one tensor, of some of its elements or of several small tensors, and how they merge.
 
-All arrays are float64 with one row per snapshot (S) or pair of neighbours (P = S - 1).
+All arrays are float64 with one row per snapshot (S) or pair of neighbours (P = S - 1); M tensors.
 """
 
 from __future__ import annotations
@@ -18,15 +18,16 @@ Float = NDArray[np.float64]
 
 
 class SnapshotSum(IntEnum):
-    """Columns of `TensorSums.snapshot`."""
+    """Columns of `TensorSums.snapshot`; ROUND2 is of the sampled elements, SAMPLED their w^2."""
 
     NONFINITE = 0
     ROUND2 = 1
-    WV = 2
-    V2 = 3
-    WU = 4
-    U2 = 5
-    VHAT = 6
+    SAMPLED = 2
+    WV = 3
+    V2 = 4
+    WU = 5
+    U2 = 6
+    VHAT = 7
 
 
 class PairSum(IntEnum):
@@ -51,15 +52,15 @@ def quiet() -> np.errstate:
 
 @dataclass(slots=True)
 class TensorSums:
-    """Everything measured of one tensor before it becomes rows.
+    """Everything measured of a tensor, or of several small ones, before it becomes rows.
 
     Attributes:
-        w2: [S, channels] |w_c|^2.
-        snapshot: [S, len(SnapshotSum)].
+        w2: [S, channels] |w_c|^2, the channels of all tensors one after another.
+        snapshot: [S, M, len(SnapshotSum)].
         clock: [S, outer * inner] sum of w over the channel axis, or None.
         chord: [P, channels].
-        pair: [P, len(PairSum)].
-        s_range: [P, 2] smallest and largest S.
+        pair: [P, M, len(PairSum)].
+        s_range: [P, M, 2] smallest and largest S.
     """
 
     w2: Float
@@ -70,29 +71,34 @@ class TensorSums:
     s_range: Float
 
     @classmethod
-    def zeros(cls, snapshots: int, channels: int, clock: int | None) -> TensorSums:
+    def zeros(
+        cls, snapshots: int, channels: int, clock: int | None, tensors: int = 1
+    ) -> TensorSums:
         """Sums over nothing.
 
         Args:
             snapshots: S.
             channels: Channels covered.
             clock: Length of the clock vector, None where it is not wanted.
+            tensors: M.
         """
         pairs = max(snapshots - 1, 0)
+        s_range = np.empty((pairs, tensors, 2))
+        s_range[:] = np.inf, -np.inf
         return cls(
             np.zeros((snapshots, channels)),
-            np.zeros((snapshots, len(SnapshotSum))),
+            np.zeros((snapshots, tensors, len(SnapshotSum))),
             None if clock is None else np.zeros((snapshots, clock)),
             ChordSums.zeros(pairs, channels),
-            np.zeros((pairs, len(PairSum))),
-            np.full((pairs, 2), (np.inf, -np.inf)),
+            np.zeros((pairs, tensors, len(PairSum))),
+            s_range,
         )
 
     def add(self, part: TensorSums, channel: int, clock: int) -> None:
         """Merge a part in place; parts must come in a fixed order.
 
         Args:
-            part: Sums over some of the elements, same snapshots.
+            part: Sums over some of the elements, same snapshots and tensors.
             channel: Where its channels begin.
             clock: Where its clock vector begins.
         """
@@ -102,15 +108,26 @@ class TensorSums:
             self.clock[:, clock : clock + part.clock.shape[1]] += part.clock
         self.chord.add_at(channel, part.chord)
         self.pair += part.pair
-        np.minimum(self.s_range[:, 0], part.s_range[:, 0], out=self.s_range[:, 0])
-        np.maximum(self.s_range[:, 1], part.s_range[:, 1], out=self.s_range[:, 1])
+        np.minimum(self.s_range[..., 0], part.s_range[..., 0], out=self.s_range[..., 0])
+        np.maximum(self.s_range[..., 1], part.s_range[..., 1], out=self.s_range[..., 1])
+
+    def of(self, tensor: int, channels: slice) -> TensorSums:
+        """The sums of one of several tensors, as views."""
+        one = slice(tensor, tensor + 1)
+        return TensorSums(
+            self.w2[:, channels],
+            self.snapshot[:, one],
+            None,
+            self.chord.of(channels),
+            self.pair[:, one],
+            self.s_range[:, one],
+        )
 
 
 @dataclass(slots=True)
 class TaskSums:
-    """What one task returns: the sums of its blocks and where they belong."""
+    """What one task returns: the sums of its blocks and where they belong in the tensor."""
 
-    tensor: int
     channel: int
     clock: int
     sums: TensorSums

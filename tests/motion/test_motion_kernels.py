@@ -7,18 +7,20 @@ from collections.abc import Callable
 from pathlib import Path
 
 import mpmath
+import numpy as np
 import pytest
 import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from smdlens.motion.files import FilePool
-from smdlens.motion.kernels import channel_norm2, reference_ratio, residual
-from smdlens.motion.layout import Layout, blocks
+from smdlens.motion.geometry import geometry_of
+from smdlens.motion.kernels import reference_ratio, residual
+from smdlens.motion.layout import Block, Layout, Stripe, blocks
 from smdlens.motion.plan import SnapshotSources, Source, Task, TensorPlan
 from smdlens.motion.sums import TensorSums, sums_for
 from smdlens.motion.walk import run_task
-from smdlens.motion.workspace import Scratch, Workspace
+from smdlens.motion.workspace import Workspace
 from smdlens.snapshots.records import Extent
 from smdlens.theory.angles import angle as angle_of
 
@@ -34,12 +36,12 @@ def pair_sums(a: torch.Tensor, b: torch.Tensor, layout: Layout, size: int, tmp: 
         extent = Extent(str(path), 0, t.numel() * t.element_size())
         sources.append(SnapshotSources(Source((extent,), str(t.dtype).removeprefix("torch."))))
     plan = TensorPlan("w", layout, True, tuple(sources), (None,))
-    count = sum(1 for _ in blocks(layout, size))
+    covered = tuple(blocks(layout, size))
     total = sums_for(layout, 2, True)
     with FilePool() as pool:
         space = Workspace(pool, torch.device("cpu"))
-        for first in range(0, count, 3):
-            part = run_task(Task(0, plan, first, min(first + 3, count), size), space)
+        for first in range(0, len(covered), 3):
+            part = run_task(Task((0,), plan, covered[first : first + 3]), space)
             total.add(part.sums, part.channel, part.clock)
     return total
 
@@ -97,20 +99,15 @@ def test_angle_agrees_with_mpmath(
     assert abs(sums.chord.total_chord2()[0] / chord2 - 1) < 2 * limit
 
 
-def scratch_of(values: torch.Tensor) -> Scratch:
-    scratch = Scratch(torch.empty(values.numel(), dtype=torch.float64), (1, 1, values.numel()))
-    scratch.flat.copy_(values)
-    return scratch
-
-
 @pytest.mark.parametrize("dtype", [torch.float64, torch.float32, torch.bfloat16])
 @pytest.mark.parametrize("growth", [1e-3, 0.1])
 def test_every_difference_is_correctly_rounded(dtype: torch.dtype, growth: float) -> None:
     """Without exact products the smallest of these would lose nine digits."""
     a, b = rotated(300, 1e-7, growth, 3, dtype)
-    x, y, out = scratch_of(a), scratch_of(b), scratch_of(a)
-    spare = scratch_of(a)
-    ratio = reference_ratio(channel_norm2(x, spare), channel_norm2(y, spare))
+    block = Block(0, len(a), (Stripe(0, (1, 1, len(a))),))
+    geometry = geometry_of(block, torch.device("cpu"))
+    x, y, out = (geometry.slab(t) for t in (a.double(), b.double(), torch.empty_like(a).double()))
+    ratio = reference_ratio(*(np.array([float(z.flat @ z.flat)]) for z in (x, y)))
     residual(x, y, ratio, out, wide=dtype == torch.float64)
     r = mpmath.mpf(float(ratio[0]))
     for u, v, got in zip(a.double().tolist(), b.double().tolist(), out.flat.tolist(), strict=True):

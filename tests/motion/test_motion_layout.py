@@ -62,3 +62,24 @@ def test_axes_of_length_one_carry_any_stride() -> None:
     assert storage_order((3, 1, 5), (5, 77, 1)) == (0, 1, 2)
     channels_last = torch.randn(8, 3, 1, 1).to(memory_format=torch.channels_last)
     assert storage_order((8, 3, 1, 1), tuple(channels_last.stride())) == (0, 1, 2, 3)
+
+
+@given(outer=SIDES, count=SIDES, inner=SIDES, size=st.integers(2, 400))
+def test_halves_are_the_same_elements(outer: int, count: int, inner: int, size: int) -> None:
+    layout = Layout(outer, count, inner)
+    index = np.arange(layout.numel).reshape(outer, count, inner)
+    channel_of = np.broadcast_to(np.arange(count)[None, :, None], index.shape).reshape(-1)
+    for block in blocks(layout, size):
+        if block.size == 1:
+            continue
+        first, second = block.halves()
+        assert (first.low, first.high, second.high) == (block.low, second.low, block.high)
+        for half in (first, second):
+            k, c, n = half.shape
+            assert k * c * n == half.size
+            channels = np.broadcast_to(np.arange(c)[None, :, None] + half.channel, (k, c, n))
+            assert (channels.reshape(-1) == channel_of[half.low : half.high]).all()
+            places = np.arange(k * n).reshape(k, 1, n) + half.clock
+            whole = np.arange(layout.clock_size).reshape(outer, 1, inner)
+            expected = np.broadcast_to(whole, index.shape).reshape(-1)[half.low : half.high]
+            assert (np.broadcast_to(places, (k, c, n)).reshape(-1) == expected).all()

@@ -3,15 +3,23 @@
 from __future__ import annotations
 
 import math
+from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from motion_helpers import Saved, groups_of, hyper_of, symmetry_of, write_series
 
-from smdlens.motion.rounding import careful_rounding_variance, rounding_variance
-from smdlens.motion.workspace import Scratch
+from smdlens.motion import device as device_module
+from smdlens.motion.engine import measure
+from smdlens.motion.rounding import rounding_variances, sampling_step
 
 SMALL = [torch.float16, torch.bfloat16, torch.float8_e4m3fn, torch.float8_e5m2]
+
+
+def variance(values: torch.Tensor) -> float:
+    """Sum of ulp^2 / 12 over values in their storage dtype."""
+    return float(rounding_variances(values.double(), values.dtype).sum())
 
 
 def gaps(dtype: torch.dtype) -> dict[float, float]:
@@ -29,8 +37,8 @@ def gaps(dtype: torch.dtype) -> dict[float, float]:
 @pytest.mark.parametrize("dtype", SMALL)
 def test_every_value_of_small_formats(dtype: torch.dtype) -> None:
     for value, gap in gaps(dtype).items():
-        got = careful_rounding_variance(torch.tensor([value, -value]).to(dtype), None)
-        assert got == 2 * gap**2 / 12, (dtype, value)
+        got = variance(torch.tensor([value, -value]).to(dtype))
+        assert got == 2 * (gap**2 / 12), (dtype, value)
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
@@ -46,27 +54,39 @@ def test_wide_formats_agree_with_numpy(dtype: torch.dtype) -> None:
     tensor = torch.from_numpy(values).to(dtype)
     for one in tensor:
         gap = float(np.spacing(np.abs(one.numpy())))
-        assert careful_rounding_variance(one.view(1), None) == gap**2 / 12
+        assert variance(one.view(1)) == gap**2 / 12
 
 
-@pytest.mark.parametrize("dtype", [*SMALL, torch.float32, torch.float64])
-@pytest.mark.parametrize("scale", [1.0, 2.0**-6])
-def test_quick_sum_agrees_with_the_careful_one(dtype: torch.dtype, scale: float) -> None:
-    values = (torch.randn(40_000, generator=torch.Generator().manual_seed(1)) * scale).to(dtype)
-    values[::7] = 0
-    spare = Scratch(torch.empty(40_000, dtype=torch.float64), (1, 1, 40_000))
-    wide = values if dtype == torch.float64 else values.float()
-    got = rounding_variance(wide, dtype, spare)
-    exact = careful_rounding_variance(values, None)
-    # Zeros count with the smallest ulp, which float32 squares to nothing: both are far below.
-    assert got == pytest.approx(exact, rel=1e-4)
+@pytest.mark.parametrize("numel", [1, 4096, 8191, 8192, 10_000, 64 * 3 * 49, 512 * 512 * 9])
+def test_a_sample_meets_every_place_of_a_tensor(numel: int) -> None:
+    step = sampling_step(numel)
+    assert math.gcd(step, numel) == 1
+    assert min(numel, 1500) <= -(-numel // step) <= 8192
 
 
-def test_left_out_values_do_not_count() -> None:
-    values = torch.tensor([1.0, math.inf, math.nan, 2.0])
-    bad = ~torch.isfinite(values)
-    expected = (2.0**-46 + 2.0**-44) / 12
-    assert careful_rounding_variance(values, bad) == expected
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("block", [1000, 1 << 16])
+def test_a_sampled_floor_is_near_the_whole(
+    tmp_path: Path, dtype: torch.dtype, block: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Channels of very different size: the ratio to |w|^2 takes most of that out."""
+    monkeypatch.setattr(device_module, "CPU_BLOCK", block)
+    generator = torch.Generator().manual_seed(4)
+    w = torch.randn((64, 3000), generator=generator)
+    w = (w * torch.logspace(-2, 1, 64)[:, None]).to(dtype)
+    series = write_series(tmp_path, [Saved(0, {"w": w}), Saved(1, {"w": w * 2})])
+    motion = measure(series, groups_of(symmetry_of("w", (64, 3000))), hyper_of(), device="cpu")
+    assert motion.snapshots["round2"].to_list() == pytest.approx(
+        [variance(w), 4 * variance(w)], rel=0.05
+    )
+
+
+def test_left_out_values_do_not_count(tmp_path: Path) -> None:
+    values = torch.tensor([[1.0, math.inf, math.nan, 2.0]]).to(torch.float8_e5m2)
+    series = write_series(tmp_path, [Saved(0, {"w": values}), Saved(1, {"w": values})])
+    motion = measure(series, groups_of(symmetry_of("w", (1, 4))), hyper_of(), device="cpu")
+    expected = pytest.approx((2.0**-4 + 2.0**-2) / 12, rel=1e-15)
+    assert motion.snapshots["round2"].to_list() == [expected, expected]
 
 
 def test_floor_of_gaussian_weights_is_that_of_docs_theory() -> None:
@@ -80,7 +100,7 @@ def test_floor_of_gaussian_weights_is_that_of_docs_theory() -> None:
     }
     for dtype, floor in floors.items():
         stored = values.to(dtype)
-        root = math.sqrt(careful_rounding_variance(stored, None))
+        root = math.sqrt(variance(stored))
         assert root / norm == pytest.approx(floor, rel=0.1), dtype
         actual = float((stored.double() - values.double()).norm()) if dtype.itemsize < 4 else root
         assert root == pytest.approx(actual, rel=0.05), dtype

@@ -1,0 +1,109 @@
+"""Alike blocks of one tensor: read through all snapshots, then brought to sums all at once.
+
+A block of one snapshot takes some tens of microseconds, as long as a few calls from Python. So only
+what needs the elements in memory is done block by block: reading, converting, products summed by
+row. What is made of row sums is made for all blocks and snapshots of a panel together.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+
+from smdlens.motion.buffers import BufferSums
+from smdlens.motion.chord import side_by_side
+from smdlens.motion.geometry import Float, Slab, geometry_of
+from smdlens.motion.layout import Block
+from smdlens.motion.pairs import Chords
+from smdlens.motion.plan import TensorPlan
+from smdlens.motion.rounding import RoundingSample
+from smdlens.motion.sums import SnapshotSum, TensorSums
+from smdlens.motion.workspace import Workspace
+
+
+class Panel:
+    """Measures alike blocks.
+
+    Args:
+        plan: The tensor.
+        blocks: Of one shape; of the same channels, or each of the next ones.
+        space: Scratch.
+    """
+
+    def __init__(self, plan: TensorPlan, blocks: tuple[Block, ...], space: Workspace) -> None:
+        self._plan = plan
+        self._blocks = blocks
+        self._space = space
+        self._geometry = geometry_of(blocks[0], space.device)
+        self._weights = [space.slab(f"weights{k}", self._geometry) for k in (0, 1)]
+        self._spare = space.slab("spare", self._geometry)
+        snapshots, count = len(plan.snapshots), len(blocks)
+        self._norm2 = np.empty((count, snapshots, self._geometry.rows))
+        self._chords = Chords(plan, count, self._geometry, space)
+        self._rounding = RoundingSample(plan, blocks, self._geometry, space)
+        outer, _, inner = blocks[0].stripes[0].shape
+        self._clock = np.zeros((snapshots, outer * inner)) if plan.clock else None
+        self._nonfinite = np.zeros((snapshots, self._geometry.tensors))
+
+    def measure(self) -> TensorSums:
+        """Sums over all blocks in every snapshot and every pair of neighbours.
+
+        Where some weight is not finite all is read again with care, so the usual run pays nothing
+        for it.
+        """
+        buffers = self._walk(careful=False)
+        if not np.isfinite(self._norm2).all():
+            buffers = self._walk(careful=True)
+        return self._summed(buffers)
+
+    def _walk(self, *, careful: bool) -> BufferSums:
+        """Bring every block of every snapshot in."""
+        geometry, space, spare, snapshots = (
+            self._geometry,
+            self._space,
+            self._spare,
+            self._plan.snapshots,
+        )
+        buffers = BufferSums(self._plan, geometry, space)
+        self._chords.clear()
+        for place, block in enumerate(self._blocks):
+            a, a2, bad_a = self._weights[1], self._norm2[place, 0], None
+            for index, sources in enumerate(snapshots):
+                b, b2, bad_b = self._weights[index & 1], self._norm2[place, index], None
+                space.load(sources.weights, block, b.flat)
+                geometry.row_dots(b, b, spare, b2)
+                if careful and not np.isfinite(b2).all():
+                    bad_b = self._without_nonfinite(b, b2, index)
+                self._rounding.add(place, index, b, bad_b)
+                if self._clock is not None:
+                    (part,) = b.parts
+                    self._clock[index] = part.cube.sum(1).view(-1).cpu().numpy()
+                if index:
+                    self._chords.add(place, index - 1, (a, a2, bad_a), (b, b2, bad_b))
+                if buffers.wanted:
+                    buffers.add(index, block, b)
+                a, a2, bad_a = b, b2, bad_b
+        return buffers
+
+    def _without_nonfinite(self, w: Slab, norm2: Float, index: int) -> torch.Tensor:
+        """Set what is not finite to zero; returns where that was."""
+        # On the CPU by numpy: torch makes a float64 copy on the way.
+        on_cpu = len(w.values) > 0
+        finite = torch.from_numpy(np.isfinite(w.values)) if on_cpu else torch.isfinite(w.flat)
+        bad = finite.logical_not_()
+        w.flat.masked_fill_(bad, 0.0)
+        self._geometry.row_dots(w, w, self._spare, norm2)
+        self._nonfinite[index] += self._geometry.sums(bad)
+        return bad
+
+    def _summed(self, buffers: BufferSums) -> TensorSums:
+        """From rows of blocks to channels of the panel."""
+        w2 = self._geometry.to_channels(self._norm2)
+        chord = self._chords.summed(self._norm2)
+        if len(self._blocks) > 1 and self._blocks[0].channel == self._blocks[1].channel:
+            w2, chord = w2.sum(0), chord.merged_over_blocks()
+        else:
+            w2, chord = side_by_side(w2), chord.side_by_side()
+        buffers.snapshot[..., SnapshotSum.NONFINITE] = self._nonfinite
+        self._rounding.summed(buffers.snapshot)
+        return TensorSums(w2, buffers.snapshot, self._clock, chord, buffers.pair, buffers.s_range)
