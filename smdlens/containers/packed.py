@@ -1,8 +1,8 @@
 """Undo the filters that bytes went through when they were written, never past their known length.
 
 HDF5's filters (File Format Specification 3.0, IV.A.2.l) and zarr's codecs, by one set of names:
-`deflate`, `zstd`, `shuffle:N` (N bytes per element), `fletcher32` and `crc32c` (four bytes of
-checksum at the end), `big-endian:N`.
+`deflate`, `gzip`, `zstd`, `shuffle:N` (N bytes per element), `fletcher32` and `crc32c` (four bytes
+of checksum at the end), `big-endian:N`.
 """
 
 from __future__ import annotations
@@ -33,7 +33,9 @@ def unpack(data: bytes, filters: tuple[str, ...], nbytes: int, subject: str) -> 
     for name in reversed(filters):
         kind, _, width = name.partition(":")
         if kind == "deflate":
-            data = _inflated(data, most, subject)
+            data = _inflated(data, most, subject, zlib.MAX_WBITS)
+        elif kind == "gzip":
+            data = _inflated(data, most, subject, zlib.MAX_WBITS | 16)
         elif kind == "zstd":
             data = unpack_zstd(data, most, subject)
         elif kind in ("fletcher32", "crc32c"):
@@ -49,9 +51,9 @@ def unpack(data: bytes, filters: tuple[str, ...], nbytes: int, subject: str) -> 
     return data
 
 
-def _inflated(data: bytes, most: int, subject: str) -> bytes:
+def _inflated(data: bytes, most: int, subject: str, window: int) -> bytes:
     try:
-        return zlib.decompressobj().decompress(data, most + 1)
+        return zlib.decompressobj(window).decompress(data, most + 1)
     except zlib.error as error:
         raise _corrupt(subject, "compressed bytes", str(error)) from error
 

@@ -9,16 +9,17 @@ from __future__ import annotations
 
 import os
 from collections import OrderedDict
+from dataclasses import replace
 from threading import Lock
 
 from smdlens.atomic import scratch_file
 from smdlens.containers.files import RegularFile
-from smdlens.containers.packed import unpack
-from smdlens.snapshots.records import Extent
+from smdlens.snapshots.extent_bytes import unpacked_block
+from smdlens.snapshots.records import Extent, Packed
 
 _MEMORY = 128 << 20
 _SCRATCH = 32 << 30
-Key = tuple[str, int]
+Key = tuple[str, int, Packed]
 
 
 class UnpackedChunks:
@@ -49,7 +50,7 @@ class UnpackedChunks:
         """
         packed = extent.packed
         assert packed is not None, "called for packed extents"
-        key = extent.path, extent.offset
+        key = extent.path, extent.offset, replace(packed, skip=0)
         start = packed.skip + low
         with self._lock:
             chunk = self._chunks.get(key)
@@ -60,9 +61,8 @@ class UnpackedChunks:
                 return 0
         cost = 0
         if chunk is None:
-            stored = file.read(extent.offset, packed.stored)
-            chunk = unpack(stored, packed.filters, packed.unpacked, extent.path)
-            cost = len(stored)
+            chunk = unpacked_block(file, extent.offset, packed)
+            cost = (packed if packed.inside is None else packed.inside).stored
             with self._lock:
                 self._keep(key, chunk)
         target[:] = chunk[start : start + high - low]

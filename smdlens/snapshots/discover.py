@@ -31,7 +31,7 @@ _CHECKPOINT_SUFFIX = re.compile(
     re.IGNORECASE,
 )
 _UNFINISHED_NAME = re.compile(
-    r"(?:tmp[-_.](?P<rest>.*)|(?P<stem>.*)\.(?:tmp|temp|part|partial|incomplete|crdownload)"
+    r"(?:tmp[-_.](?P<rest>.*)|(?P<stem>.*)\.(?:tmp|temp|part|partial|incomplete|crdownload|orbax-checkpoint-tmp)"
     r"(?:[-_.].*)?)",
     re.IGNORECASE,
 )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from smdlens.containers.files import RegularFile
 from smdlens.containers.packed import unpack
-from smdlens.snapshots.records import Extent
+from smdlens.snapshots.records import Extent, Packed
 
 
 def read_extent(file: RegularFile, extent: Extent, most: int | None = None) -> bytes:
@@ -22,6 +22,14 @@ def read_extent(file: RegularFile, extent: Extent, most: int | None = None) -> b
     packed = extent.packed
     if packed is None:
         return file.read(extent.offset, nbytes)
-    stored = file.read(extent.offset, packed.stored)
-    whole = unpack(stored, packed.filters, packed.unpacked, extent.path)
-    return whole[packed.skip : packed.skip + nbytes]
+    return unpacked_block(file, extent.offset, packed)[packed.skip : packed.skip + nbytes]
+
+
+def unpacked_block(file: RegularFile, offset: int, packed: Packed) -> bytes:
+    """All that a packed block holds, whatever part of it is wanted; errors as `read_extent`."""
+    outer = packed.inside
+    if outer is None:
+        stored = file.read(offset, packed.stored)
+    else:
+        stored = unpacked_block(file, offset, outer)[outer.skip : outer.skip + packed.stored]
+    return unpack(stored, packed.filters, packed.unpacked, file.path)

@@ -123,7 +123,10 @@ def _optimizer(state: Any, names: list[str]) -> dict[str, Any] | None:
     beta1, beta2 = settings.pop("beta1", None), settings.pop("beta2", None)
     if beta1 is not None and beta2 is not None:
         settings["betas"] = (beta1, beta2)
-    return {"state": slots, "param_groups": [{**settings, "params": names}]}
+    found = {"state": slots, "param_groups": [{**settings, "params": names}]}
+    if slots and all(set(held) == {"momentum_buffer"} for held in slots.values()):
+        return {**found, "class_name": "sgd"}
+    return found
 
 
 def _walk(value: Any, depth: int) -> Iterator[tuple[str, Any]]:

@@ -27,6 +27,7 @@ from smdlens.snapshots.megatron import MegatronReader
 from smdlens.snapshots.mxnet import MxnetReader
 from smdlens.snapshots.numpy_files import NpyReader, NpzReader
 from smdlens.snapshots.onnx_weights import OnnxReader
+from smdlens.snapshots.orbax import OrbaxReader
 from smdlens.snapshots.pickle_files import PickleReader
 from smdlens.snapshots.pt2 import Pt2Reader
 from smdlens.snapshots.safetensors import SafetensorsReader
@@ -51,6 +52,7 @@ READERS: tuple[Reader, ...] = (
     TensorFlowReader(),
     OnnxReader(),
     TorchTarReader(),
+    OrbaxReader(),
     DcpReader(),
     DcpHfReader(),
     FsdpFolderReader(),

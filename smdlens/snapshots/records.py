@@ -50,12 +50,14 @@ class Packed:
         filters: Names of the filters they went through when written, in order.
         unpacked: Bytes that undoing the filters gives.
         skip: How many of those lie before the extent's own.
+        inside: Where the stored bytes are themselves part of a packed block, how that is packed.
     """
 
     stored: int
     filters: tuple[str, ...]
     unpacked: int
     skip: int = 0
+    inside: Packed | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,6 +82,13 @@ class Extent:
             return Extent(self.path, self.offset + low, high - low)
         packed = replace(self.packed, skip=self.packed.skip + low)
         return Extent(self.path, self.offset, high - low, packed)
+
+    def holding(self, filters: tuple[str, ...], unpacked: int) -> Extent:
+        """The bytes that undoing `filters` on all of this extent gives."""
+        if not filters:
+            return self
+        packed = Packed(self.nbytes, filters, unpacked, inside=self.packed)
+        return Extent(self.path, self.offset, unpacked, packed)
 
 
 @dataclass(frozen=True, slots=True)

@@ -34,7 +34,9 @@ def _check_sound(snapshot: Snapshot) -> None:
             assert nbytes >= width and min(ref.strides) >= 0
         for extent in ref.extents:
             size = Path(extent.path).stat().st_size
-            stored = extent.nbytes if extent.packed is None else extent.packed.stored
+            stored, packed = extent.nbytes, extent.packed
+            while packed is not None:
+                stored, packed = packed.stored, packed.inside
             assert extent.offset >= 0 and extent.offset + stored <= size
 
 
