@@ -31,6 +31,7 @@ from smdlens.snapshots.orbax import OrbaxReader
 from smdlens.snapshots.pickle_files import PickleReader
 from smdlens.snapshots.pt2 import Pt2Reader
 from smdlens.snapshots.safetensors import SafetensorsReader
+from smdlens.snapshots.saved_model import SavedModelReader
 from smdlens.snapshots.tensorflow_bundle import TensorFlowReader
 from smdlens.snapshots.torch_legacy import TorchLegacyReader
 from smdlens.snapshots.torch_tar import TorchTarReader
@@ -53,6 +54,7 @@ READERS: tuple[Reader, ...] = (
     OnnxReader(),
     TorchTarReader(),
     OrbaxReader(),
+    SavedModelReader(),
     DcpReader(),
     DcpHfReader(),
     FsdpFolderReader(),

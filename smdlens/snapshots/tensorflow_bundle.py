@@ -23,6 +23,7 @@ from smdlens.errors import (
 )
 from smdlens.snapshots.candidate import Candidate, RawCheckpoint
 from smdlens.snapshots.records import DTYPE_BYTES, Extent, TensorRef
+from smdlens.snapshots.scalars import ScalarReader
 from smdlens.snapshots.tensorflow_tree import Variable, from_variables
 
 _GRAPH = "_CHECKPOINTABLE_OBJECT_GRAPH"
@@ -77,7 +78,8 @@ class TensorFlowReader:
             for key, entry in entries.items()
             if (ref := _tensor(key, entry, files, sizes, str(path))) is not None
         ]
-        root = from_variables(variables)
+        with ScalarReader(stamps) as scalars:
+            root = from_variables(variables, scalars.number)
         return RawCheckpoint(self.name, root, (path, *files), stamps)
 
 

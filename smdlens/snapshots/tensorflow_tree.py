@@ -1,18 +1,20 @@
 """TensorFlow variables in our terms: weights under torch's names, slots by weight.
 
 Adam's moments are the same numbers everywhere. TF 1's MomentumOptimizer keeps torch's momentum
-(v = m v + g). Keras' SGD keeps v = m v - lr g, whose learning rates cannot be taken out again once
-they changed: such buffers are left out, which is noted.
+(v = m v + g); Keras' SGD keeps v = m v - lr g, which is shown divided by -lr (keras_tree.py).
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
 from smdlens.snapshots.foreign_names import Path, output_first, torch_names
+from smdlens.snapshots.keras_slots import by_name
+from smdlens.snapshots.keras_tree import NO_RATE, NOTE, SCALED
+from smdlens.snapshots.keras_variables import KerasVariable
 from smdlens.snapshots.records import TensorRef
 
 _VALUE = "/.ATTRIBUTES/VARIABLE_VALUE"
@@ -20,7 +22,8 @@ _SLOT = re.compile(r"(?P<base>.*)/\.OPTIMIZER_SLOT/[^/]+/(?P<slot>[^/]+)/\.ATTRI
 _OPTIMIZER = re.compile(r"(?:.*/)?_?optimizer/(?P<rest>.*)")
 _AVERAGE = "/ExponentialMovingAverage"
 _TF1_SLOTS = {"Momentum": "momentum_buffer", "Adam": "exp_avg", "Adam_1": "exp_avg_sq"}
-_LEGACY_SLOTS = {"m": "exp_avg", "v": "exp_avg_sq"}
+_KERAS_SLOTS = {"m": "exp_avg", "v": "exp_avg_sq", "momentum": "exp_avg", "velocity": "exp_avg_sq"}
+_NAMED = re.compile(r"(sgd|adamw|adam|lion)(?:_\d+)?")
 _SETTINGS = {
     "_learning_rate": "lr", "learning_rate": "lr", "momentum": "momentum", "beta_1": "beta1",
     "beta_2": "beta2",
@@ -29,8 +32,6 @@ _COUNTERS = ("_iterations", "iterations", "iter")
 _NOT_WEIGHTS = re.compile(
     r"(?:.*/)?(?:keras_api|metrics|_metrics|save_counter|_loss_tracker)(?:/.*)?"
 )
-KERAS_MOMENTUM = "the momentum of Keras' SGD holds its learning rates (v = m v - lr g): left out"
-NOTE = "names and axes shown as torch has them (kernel: out, in, spatial)"
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,12 +44,19 @@ class Variable:
     order: int
 
 
-def from_variables(variables: Sequence[Variable]) -> dict[str, Any]:
-    """A checkpoint's content as nested plain trees."""
+def from_variables(
+    variables: Sequence[Variable], number: Callable[[TensorRef], float | None]
+) -> dict[str, Any]:
+    """A checkpoint's content as nested plain trees.
+
+    Args:
+        variables: The saved tensors.
+        number: Reads a scalar.
+    """
     found = _Sorted()
     for variable in sorted(variables, key=lambda v: v.order):
         found.take(variable)
-    return found.root()
+    return found.root(number)
 
 
 class _Sorted:
@@ -68,7 +76,7 @@ class _Sorted:
         base, slash, last = key.rpartition("/")
         inside = _OPTIMIZER.fullmatch(key.removesuffix(_VALUE)) if key.endswith(_VALUE) else None
         if (slot := _SLOT.fullmatch(key)) is not None:
-            self.slots.append((slot["base"] + _VALUE, f"keras {slot['slot']}", ref))
+            self.slots.append((slot["base"] + _VALUE, slot["slot"], ref))
         elif inside is not None and not inside["rest"].startswith("_trainable_variables"):
             self._of_optimizer(inside["rest"], variable)
         elif key == "global_step":
@@ -91,22 +99,31 @@ class _Sorted:
             self.settings[_SETTINGS[rest]] = variable.tensor
         elif rest.startswith("_variables/") and variable.name:
             self.keras.append((variable.name, variable.tensor))
-        if rest in _COUNTERS and "/" in variable.name:
+        if variable.name.count("/") and (rest in _COUNTERS or rest.startswith("_variables/")):
             self.others["optimizer_name"] = variable.name.partition("/")[0]
 
-    def root(self) -> dict[str, Any]:
+    def root(self, number: Callable[[TensorRef], float | None]) -> dict[str, Any]:
         names = torch_names(self.weights)
         state: dict[str, dict[str, Any]] = {}
         notes = [NOTE]
+        named = _NAMED.fullmatch(str(self.others.get("optimizer_name", "")).lower())
+        kind = named[1] if named is not None else ""
+        held_rate = self.settings.get("lr")
+        rate = number(held_rate) if held_rate is not None else None
         for key, slot, ref in [*self.slots, *self._keras_slots()]:
             path = self.keys.get(key)
-            ours = _TF1_SLOTS.get(slot) or _LEGACY_SLOTS.get(slot.removeprefix("keras "))
-            if path is None or ref.shape != self.weights[path].shape:
+            ours = _TF1_SLOTS.get(slot) or _KERAS_SLOTS.get(slot)
+            if path is None or ours is None or ref.shape != self.weights[path].shape:
                 continue
-            if ours is None:
-                notes += [KERAS_MOMENTUM] if slot == "keras momentum" else []
+            ref = output_first(path, ref)
+            if kind == "sgd" and slot in ("m", "momentum"):
+                notes.append(SCALED if rate else NO_RATE)
+                if not rate:
+                    continue
+                ours, ref = "momentum_buffer", replace(ref, scale=-1.0 / rate)
+            elif slot in _KERAS_SLOTS and kind not in ("adam", "adamw", "lion"):
                 continue
-            state.setdefault(names[path], {})[ours] = output_first(path, ref)
+            state.setdefault(names[path], {})[ours] = ref
         root: dict[str, Any] = {**self.others, "conversion": "; ".join(dict.fromkeys(notes))}
         root["model"] = {name: output_first(p, self.weights[p]) for p, name in names.items()}
         if self.averages:
@@ -121,20 +138,16 @@ class _Sorted:
         if state or self.settings:
             trained = [n for p, n in names.items() if not p[-1].startswith("moving_")]
             group = {**self.settings, "params": trained}
-            root["optimizer"] = {"state": state, "param_groups": [group]}
+            root["optimizer"] = {"state": state, "param_groups": [group], "class_name": kind}
         return root
 
     def _keras_slots(self) -> list[tuple[str, str, TensorRef]]:
-        """Keras 3's slots, called by their weight's name with underscores and the slot's."""
-        by_flat = {"_".join(path): key for key, path in self.keys.items()}
-        found: dict[str, dict[str, TensorRef]] = {}
-        for name, ref in self.keras:
-            flat, _, slot = name.partition("/")[2].rpartition("_")
-            if flat in by_flat:
-                found.setdefault(by_flat[flat], {})[slot] = ref
-        result = []
-        for key, held in found.items():
-            adam = "momentum" in held and "velocity" in held
-            names = {"momentum": "keras m", "velocity": "keras v"} if adam else {}
-            result += [(key, names.get(s, f"keras {s}"), ref) for s, ref in held.items()]
-        return result
+        """Keras' numbered variables, by the names they have in the model's graph."""
+        keys = list(self.keys)
+        variables = [
+            KerasVariable(self.keys[key], "/".join(self.keys[key]), self.weights[self.keys[key]],
+                          trained=True, sequence="")
+            for key in keys
+        ]  # fmt: skip
+        found = by_name(self.keras, variables)
+        return [(keys[slot.variable], slot.name, slot.tensor) for slot in found.slots]

@@ -239,3 +239,30 @@ def test_schedules(kind: str, config: dict[str, Any], step: int, rate: float | N
 )  # fmt: skip
 def test_names_of_groups(kind: str, group: str) -> None:
     assert snake_case(kind) == group
+
+
+@pytest.mark.parametrize(
+    ("run", "file"),
+    [("tf_sgd", "ckpt-3"), ("tf_sgd", "saved_3"), ("tf_legacy", "ckpt-3"),
+     ("tf_legacy_adam", "ckpt-3")],
+)  # fmt: skip
+def test_tensorflow_checkpoints_of_tf_keras(run: str, file: str) -> None:
+    name = file if file.startswith("saved") else f"{file}.index"
+    snapshot = open_snapshot(GOLDEN / run / name)
+    assert snapshot.step == 3 and "iteration" in snapshot.step_source
+    assert snapshot.format == ("tensorflow-saved-model" if name == file else "tensorflow")
+    said = "ckpt-3" if file.startswith("saved") else file
+    assert _check(snapshot, run, said) == (22 if "adam" in run else 11)
+    record = snapshot.optimizer
+    assert record is not None and record.name == ("adam" if "adam" in run else "sgd")
+
+
+def test_a_run_of_saved_models(tmp_path: Path) -> None:
+    for step in (3, 5):
+        shutil.copytree(GOLDEN / "tf_sgd" / "saved_3", tmp_path / f"model_{step}")
+    series = open_series(tmp_path, minimum=1)
+    assert len(series.snapshots) == 1, "one folder is one checkpoint"
+    assert {s.reason.value for s in series.skipped} == {"duplicate_step"}
+    (tmp_path / "model_3" / "variables" / "variables.index").write_bytes(b"\0" * 100)
+    with pytest.raises(SnapshotUnsupportedError, match="no TensorFlow checkpoint"):
+        open_snapshot(tmp_path / "model_3")

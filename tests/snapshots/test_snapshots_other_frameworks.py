@@ -51,7 +51,7 @@ def _check(ref: TensorRef, expected: dict[str, np.ndarray], kernel: bool) -> Non
     ours = read_tensor(ref)
     assert tuple(ours.shape) == whole.shape, key
     assert np.array_equal(ours.double().numpy(), whole.astype(np.float64)), key
-    assert torch.equal(load(ref), ours), "as motion/ reads it"
+    assert torch.equal(load(ref), ours * ref.scale), "as motion/ reads it"
 
 
 def _check_all(snapshot: Snapshot, expected: dict[str, np.ndarray]) -> None:
@@ -99,12 +99,12 @@ def test_a_flax_run_and_its_scale_groups(tmp_path: Path) -> None:
     [
         ("adam/ckpt-2", 2, {"first_moment", "second_moment"}),
         ("adam/ckpt-4", 4, {"first_moment", "second_moment"}),
-        ("sgd/ckpt-3", 3, None),
+        ("sgd/ckpt-3", 3, {"momentum"}),
         ("tf1_momentum/model.ckpt-3", 3, {"momentum"}),
         ("tf1_adam/model.ckpt-3", 3, {"first_moment", "second_moment"}),
     ],
 )
-def test_tensorflow(prefix: str, step: int, slots: set[str] | None) -> None:
+def test_tensorflow(prefix: str, step: int, slots: set[str]) -> None:
     snapshot = open_snapshot(TF / f"{prefix}.index")
     assert snapshot.format == "tensorflow" and snapshot.step == step
     _check_all(snapshot, _expected(TF / f"{prefix}.expected.npz", "|"))
@@ -113,15 +113,15 @@ def test_tensorflow(prefix: str, step: int, slots: set[str] | None) -> None:
     keras = not prefix.startswith("tf1")
     parameters = [n for n in snapshot.tensors if "running" not in n]
     assert len(parameters) == (7 if keras else 2)
-    if slots is None:
-        assert not record.slots and "m v - lr g" in snapshot.scalars["conversion"]
-    else:
-        assert set(record.slots) == set(parameters)
-        assert all(set(held) == slots for held in record.slots.values())
+    assert set(record.slots) == set(parameters)
+    assert all(set(held) == slots for held in record.slots.values())
+    scales = [ref.scale for held in record.slots.values() for ref in held.values()]
+    scale = -10.0 if prefix.startswith("sgd") else 1.0
+    assert scales == [pytest.approx(scale)] * len(scales)
     if keras:
         lr = 0.1 if prefix.startswith("sgd") else 1e-3
         assert record.groups[0].values["lr"] == pytest.approx(lr)
-        assert set(record.updates.values()) == (set() if slots is None else {step})
+        assert set(record.updates.values()) == (set() if slots == {"momentum"} else {step})
         shapes = {n.partition(".")[2]: r.shape for n, r in snapshot.tensors.items()}
         assert shapes["conv1.weight"] == (6, 4, 3, 2) and shapes["head.weight"] == (3, 6)
         assert shapes["depthwise.weight"] == (6, 1, 2, 2) and shapes["bn1.running_var"] == (6,)
