@@ -50,7 +50,7 @@ def _prepared(model, seed):
     return model
 
 
-def _batch(inputs, seed, size):
+def _batch(inputs, options, seed, size):
     generator = torch.Generator().manual_seed(seed)
 
     def draw(x):
@@ -63,7 +63,7 @@ def _batch(inputs, seed, size):
             return x.expand(shape).clone()
         return torch.randint(int(x.max()) + 1, shape, generator=generator)
 
-    return tuple(draw(x) for x in inputs)
+    return tuple(draw(x) for x in inputs), {name: draw(x) for name, x in options.items()}
 
 
 def _flat(result):
@@ -80,27 +80,29 @@ def _flat(result):
 class Oracle:
     """One network at one random point (and at two more where it seems dead)."""
 
-    def __init__(self, model, inputs, seed=0, batch=4):
+    def __init__(self, model, inputs, options=None, seed=0, batch=4):
+        options = options or {}
         self.points = [
-            (_prepared(model, seed + at), _batch(inputs, seed + 10 + at, batch)) for at in range(2)
+            (_prepared(model, seed + at), *_batch(inputs, options, seed + 10 + at, batch))
+            for at in range(2)
         ]
         self.base = [self._run(*point) for point in self.points]
 
-    def _run(self, model, inputs):
-        with torch.no_grad(), KeepDouble(), warnings.catch_warnings():
+    def _run(self, model, inputs, options, gradient=False):
+        with torch.set_grad_enabled(gradient), KeepDouble(), warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            return torch.cat(_flat(model(*inputs)))
+            return torch.cat(_flat(model(*inputs, **options)))
 
     def change(self, edits):
         """Largest relative change of the outputs when `edits` (name -> function) are applied."""
         worst = 0.0
-        for (model, inputs), base in zip(self.points, self.base, strict=True):
-            parameters = dict(model.named_parameters())
+        for point, base in zip(self.points, self.base, strict=True):
+            parameters = dict(point[0].named_parameters())
             saved = {name: parameters[name].detach().clone() for name in edits}
             with torch.no_grad():
                 for name, edit in edits.items():
                     parameters[name].copy_(edit(saved[name]))
-            after = self._run(model, inputs)
+            after = self._run(*point)
             with torch.no_grad():
                 for name, value in saved.items():
                     parameters[name].copy_(value)
@@ -115,22 +117,49 @@ class Oracle:
         return all(self.change({name: lambda w, k=k: w * k}) < THRESHOLD for k in FACTORS)
 
     def is_irrelevant(self, name):
+        """Whether other numbers of the same signs do as well; no training step sees more."""
         generator = torch.Generator().manual_seed(5)
-        return (
-            self.change({name: lambda w: torch.randn(w.shape, generator=generator, dtype=w.dtype)})
-            < THRESHOLD
-        )
+
+        def other(w):
+            noise = torch.randn(w.shape, generator=generator, dtype=w.dtype).abs()
+            return torch.where(w < 0, -noise, noise)
+
+        return self.change({name: other}) < THRESHOLD
+
+    def euler(self):
+        """<w, dL/dw> / |L|: a row per point, a column per index of each parameter's first axis.
+
+        L is a random linear function of the outputs. No derivative, no entry.
+        """
+        found = {}
+        for point in self.points:
+            outputs = self._run(*point, gradient=True)
+            generator = torch.Generator().manual_seed(9)
+            weights = torch.randn(outputs.shape, generator=generator, dtype=outputs.dtype)
+            parameters = dict(point[0].named_parameters())
+            gradients = torch.autograd.grad(
+                (outputs * weights).sum(), list(parameters.values()), allow_unused=True
+            )
+            size = float((outputs.detach() * weights).abs().sum())
+            for (name, w), g in zip(parameters.items(), gradients, strict=True):
+                if g is not None:
+                    product = (w * g).detach()
+                    rows = product.flatten(1).sum(1) if w.dim() > 1 else product.reshape(-1)
+                    found.setdefault(name, []).append(rows / size)
+        return {name: torch.stack(rows) for name, rows in found.items()}
 
     def keeps(self, name, axis, factors):
         """Whether factors per index along an axis leave the outputs alone."""
-        factors = torch.as_tensor(factors, dtype=torch.float64)
+        return self.keep_together({name: (axis, factors)})
 
-        def scaled(w):
-            shape = [1] * w.dim()
-            shape[axis] = -1
-            return w * factors.reshape(shape)
+    def keep_together(self, scalings):
+        """The same for several parameters at once: name -> (axis, factors)."""
 
-        return self.change({name: scaled}) < THRESHOLD
+        def scaling(axis, factors):
+            factors = torch.as_tensor(factors, dtype=torch.float64)
+            return lambda w: w * factors.reshape([-1 if at == axis else 1 for at in range(w.dim())])
+
+        return self.change({name: scaling(*item) for name, item in scalings.items()}) < THRESHOLD
 
     def names(self):
         return [name for name, _ in self.points[0][0].named_parameters()]
