@@ -21,6 +21,8 @@ from smdlens.symmetry.values import (
     is_exact_zero,
     joined_labels,
     labelled,
+    renewed,
+    same_numbers,
     uniform,
     varies_everywhere,
 )
@@ -54,10 +56,11 @@ class Engine(Degrees):
         form = ANY if number == 0 else ZERO
         return Value(shape, (Term(uniform(rank, form), uniform(rank, 0), 0),))
 
-    def sum_of(self, shape: Shape, terms: Sequence[Term]) -> Value:
+    def sum_of(self, shape: Shape, terms: Sequence[Term], *, apart: bool = False) -> Value:
         """A sum: terms that vary everywhere must agree and become one, the others wait.
 
-        Summands that are exactly zero only add their taint.
+        Summands that are exactly zero only add their taint. With `apart`, all whose numbers have
+        labels wait: a mean of them may be subtracted from them.
         """
         zeros = 0
         varying: Term | None = None
@@ -65,7 +68,7 @@ class Engine(Degrees):
         for term in terms:
             if is_exact_zero(term):
                 zeros |= term.taint
-            elif varies_everywhere(term, shape):
+            elif varies_everywhere(term, shape) and not (apart and term.labels is not None):
                 varying = term if varying is None else self._merge(varying, term)
             else:
                 _absorb(waiting, term)
@@ -75,7 +78,8 @@ class Engine(Degrees):
         if len(kept) > MOST_TERMS:
             kept = [self._merge_all(kept)]
         if zeros:
-            kept[0] = Term(kept[0].degree, kept[0].labels, kept[0].taint | zeros)
+            first = kept[0]
+            kept[0] = Term(first.degree, first.labels, first.taint | zeros, first.key)
         return Value(shape, tuple(kept))
 
     def _merge(self, a: Term, b: Term) -> Term:
@@ -192,6 +196,20 @@ class Engine(Degrees):
         a, b = self.broadcast(a, shape), self.broadcast(b, shape)
         return self.sum_of(shape, (*a.terms, *b.terms))
 
+    def subtract(self, a: Value, b: Value, shape: Shape) -> Value:
+        """Elementwise difference; summands that both have vanish."""
+        a, b = self.broadcast(a, shape), self.broadcast(b, shape)
+        left: list[Term] = []
+        right = list(b.terms)
+        for term in a.terms:
+            match = next((at for at, t in enumerate(right) if same_numbers(term, t)), None)
+            if match is None:
+                left.append(term)
+            else:
+                self.drop(term)
+                del right[match]
+        return self.sum_of(shape, (*left, *renewed(right)))
+
     def centre(self, value: Value, axes: Sequence[int]) -> Value:
         """The value minus its mean over axes."""
         terms = self.without_constants(value, axes)
@@ -233,9 +251,9 @@ def _stretched(term: Term, old: Shape, new: Shape) -> Term:
     degree = term.degree.reshape((1,) * extra + term.degree.shape)
     grows = any(a != b for a, b in zip((1,) * extra + old, new, strict=True))
     if term.labels is None and not grows:
-        return Term(degree, None, term.taint)
+        return Term(degree, None, term.taint, term.key)
     labels = labelled(term, old)
-    return Term(degree, labels.reshape((1,) * extra + labels.shape), term.taint)
+    return Term(degree, labels.reshape((1,) * extra + labels.shape), term.taint, term.key)
 
 
 def argument_values(

@@ -148,13 +148,12 @@ class Partition:
         from smdlens.symmetry.model_graph import Node
 
         reason = reason or Reason(Node("", "sum", {}, ((),)), "together")
-        changed = True
-        while self._long and changed:
-            waiting, self._long, changed = self._long, set(), False
+        while self._long:
+            waiting, self._long = self._long, set()
             for form in waiting:
-                before = len(self._reduced(form))
                 self._split(form, reason)
-                changed |= before != len(form) or before <= 2
+            if self._long == waiting:  # nothing was tied or forbidden that would shorten them
+                break
         for form in self._long:
             rest = list(self._reduced(form).items())
             if rest and sum(c for _, c in rest) != 0:

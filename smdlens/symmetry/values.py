@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from itertools import count
 
 import numpy as np
 
@@ -12,6 +13,7 @@ from smdlens.symmetry.forms import ANY, IdArray
 from smdlens.symmetry.model_graph import Shape
 
 _MOST_LABELS = 4096
+_KEYS = count()
 INPUT = 1  # taint bit of what changes from batch to batch; bit p + 1 belongs to parameter p
 
 
@@ -24,11 +26,14 @@ class Term:
         labels: Two positions with one label hold one number; length 1 along axes over which the
             summand is constant. None where every position may differ.
         taint: Bit set of the parameters (and INPUT) that its numbers depend on.
+        key: Identity of its numbers: where keys and labels of two terms agree, so do the numbers.
+            Every new term has its own; what only moves or repeats numbers hands it on.
     """
 
     degree: IdArray
     labels: IdArray | None
     taint: int
+    key: int = field(default_factory=_KEYS.__next__, compare=False)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -48,6 +53,19 @@ class Value:
     moment: bool = False
     regularised: bool = False
     mean_of: tuple[Value, tuple[int, ...]] | None = None
+
+
+def renewed(terms: Iterable[Term]) -> tuple[Term, ...]:
+    """The same degrees of other numbers."""
+    return tuple(Term(term.degree, term.labels, term.taint) for term in terms)
+
+
+def same_numbers(a: Term, b: Term) -> bool:
+    """True where two terms of one shape are known to be equal everywhere."""
+    if a.key != b.key or a.labels is None or b.labels is None:
+        return False
+    left, right = np.broadcast_arrays(a.labels, b.labels)
+    return bool((left == right).all())
 
 
 def uniform(rank: int, form: int) -> IdArray:

@@ -15,15 +15,17 @@ import published_vision
 import strangers_attention
 import strangers_backbones
 import strangers_convolutional
+import strangers_cosine
 import strangers_normalised
 import strangers_sequences
 import torch
-from held_out_measure import measured
 from published import PUBLISHED
 from strangers import NETS
+from symmetry_measure import measured
 
 _ENTERED = (published_text, published_vision, strangers_attention, strangers_backbones,
-            strangers_convolutional, strangers_normalised, strangers_sequences)  # fmt: skip
+            strangers_convolutional, strangers_cosine, strangers_normalised,
+            strangers_sequences)  # fmt: skip
 HELD_OUT = {**NETS, **PUBLISHED}
 LIMIT_S = 900
 

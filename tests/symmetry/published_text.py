@@ -4,8 +4,9 @@ from published import pairs, row, tokens
 
 DECODERS = (
     "gpt_bigcode", "gpt_neox_japanese", "opt", "bloom", "mpt", "xglm", "biogpt", "openai-gpt",
-    "mixtral", "qwen2", "qwen2_moe", "qwen3_moe", "gemma", "phi3", "phimoe", "olmo", "olmoe", "olmo3",
-    "cohere2", "nemotron", "persimmon", "mamba", "falcon_mamba", "rwkv", "recurrent_gemma", "jamba",
+    "mixtral", "qwen2", "qwen2_moe", "qwen3_moe", "gemma", "phi3", "phimoe", "olmo", "olmoe",
+    "olmo3", "cohere2", "nemotron", "persimmon", "mamba", "falcon_mamba", "rwkv", "recurrent_gemma",
+    "jamba",
     "glm", "glm4_moe", "granite", "granitemoe", "starcoder2", "smollm3", "helium",
     "diffllama", "arcee", "apertus", "ernie4_5", "exaone4", "hunyuan_v1_dense", "hunyuan_v1_moe",
     "seed_oss", "gpt_oss", "llama4_text", "minimax", "bitnet", "doge", "lfm2", "vaultgemma",
@@ -14,7 +15,8 @@ DECODERS = (
 ENCODERS = (
     "deberta", "deberta-v2", "xlm", "fnet", "mpnet", "camembert",
     "xlm-roberta-xl", "roformer", "rembert", "nystromformer", "yoso", "convbert",
-    "big_bird", "layoutlm", "esm", "ibert", "megatron-bert", "roberta-prelayernorm", "data2vec-text",
+    "big_bird", "layoutlm", "esm", "ibert", "megatron-bert", "roberta-prelayernorm",
+    "data2vec-text",
     "modernbert", "flaubert", "mra", "eurobert",
 )  # fmt: skip
 SEQUENCES = (

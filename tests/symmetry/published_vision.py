@@ -27,10 +27,12 @@ for kind in ("vit_mae", "pixio", "mlcd_vision_model", "clip_vision_model", "sigl
     row(kind, "AutoModel", image, **({"window_size": 2} if kind == "sam3_vit_model" else {}))
 row("yolos", "AutoModel", image, image_size=[32, 32], num_detection_tokens=4)
 row("cvt", CLASSES, image, embed_dim=[8, 12, 16], num_heads=[1, 2, 2], depth=[1, 2, 3],
-    mlp_ratio=[2.0] * 3, drop_rate=[0.0] * 3, attention_drop_rate=[0.0] * 3, drop_path_rate=[0.0] * 3)  # fmt: skip
+    mlp_ratio=[2.0] * 3, drop_rate=[0.0] * 3, attention_drop_rate=[0.0] * 3,
+    drop_path_rate=[0.0] * 3)  # fmt: skip
 row("hgnet_v2", CLASSES, image, stem_channels=[3, 6, 8], stage_in_channels=[8, 12, 16, 20],
     stage_mid_channels=[6, 6, 8, 8], stage_out_channels=[12, 16, 20, 24],
-    stage_num_blocks=[1, 1, 1, 1], stage_numb_of_layers=[2, 2, 2, 2], hidden_sizes=[12, 16, 20, 24])  # fmt: skip
+    stage_num_blocks=[1, 1, 1, 1], stage_numb_of_layers=[2, 2, 2, 2],
+    hidden_sizes=[12, 16, 20, 24])  # fmt: skip
 row("swiftformer", CLASSES, image, embed_dims=[8, 12, 16, 16], depths=[2, 1, 1, 2], mlp_ratio=2)
 row("textnet", CLASSES, image, stem_out_channels=8, hidden_sizes=[8, 8, 12, 16, 16],
     conv_layer_kernel_sizes=[[[3, 3]], [[3, 3], [1, 3]], [[3, 3], [3, 1]], [[3, 3]]],
@@ -98,14 +100,18 @@ row("speech_to_text", "Speech2TextModel",
     input_feat_per_channel=8, conv_channels=12, max_source_positions=32,
     max_target_positions=32)  # fmt: skip
 row("parakeet_encoder", "ParakeetEncoder", lambda: {"input_features": torch.randn(2, 32, 16)},
-    num_mel_bins=16, subsampling_conv_channels=8, conv_kernel_size=3, subsampling_factor=8)  # fmt: skip
+    num_mel_bins=16, subsampling_conv_channels=8, conv_kernel_size=3,
+    subsampling_factor=8)  # fmt: skip
 row("speecht5_hifigan", "SpeechT5HifiGan", lambda: {"spectrogram": torch.randn(2, 10, 8)},
     model_in_dim=8, upsample_initial_channel=16, upsample_rates=[2, 2],
-    upsample_kernel_sizes=[4, 4], resblock_kernel_sizes=[3], resblock_dilation_sizes=[[1, 3]])  # fmt: skip
+    upsample_kernel_sizes=[4, 4], resblock_kernel_sizes=[3],
+    resblock_dilation_sizes=[[1, 3]])  # fmt: skip
 row("patchtst", "PatchTSTForPrediction", lambda: {"past_values": torch.randn(2, 32, 3)},
-    num_input_channels=3, context_length=32, patch_length=8, patch_stride=8, prediction_length=4)  # fmt: skip
+    num_input_channels=3, context_length=32, patch_length=8, patch_stride=8,
+    prediction_length=4)  # fmt: skip
 row("patchtsmixer", "PatchTSMixerForPrediction", lambda: {"past_values": torch.randn(2, 32, 3)},
-    num_input_channels=3, context_length=32, patch_length=8, patch_stride=8, prediction_length=4)  # fmt: skip
+    num_input_channels=3, context_length=32, patch_length=8, patch_stride=8,
+    prediction_length=4)  # fmt: skip
 row("decision_transformer", "DecisionTransformerModel", lambda: {
     "states": torch.randn(2, 4, 5), "actions": torch.randn(2, 4, 3),
     "rewards": torch.randn(2, 4, 1), "returns_to_go": torch.randn(2, 4, 1),

@@ -25,6 +25,8 @@ class KeepDouble(TorchFunctionMode):
         args = tuple(torch.float64 if any(a is s for s in short) else a for a in args)
         kwargs = {k: torch.float64 if any(v is s for s in short) else v for k, v in kwargs.items()}
         name = getattr(func, "__name__", "")
+        if isinstance(kwargs.get("eps"), float) and name != "cosine_similarity":
+            kwargs["eps"] = min(kwargs["eps"], 1e-24)
         if name in ("float", "half", "bfloat16") and isinstance(args[0], torch.Tensor):
             return (
                 args[0].double() if args[0].is_floating_point() else func(*args, **kwargs).double()
@@ -37,9 +39,15 @@ def _prepared(model, seed):
     for module in model.modules():
         if isinstance(module, nn.modules.batchnorm._NormBase):
             module.train()
-        for name, value in list(vars(module).items()):
-            if "eps" in name and isinstance(value, float) and 0 < value < 0.1:
+        # A constant of the class (`eps = 1e-5` in its body) is one as well.
+        for name in [name for name in dir(module) if "eps" in name]:
+            value = getattr(module, name)
+            if isinstance(value, float) and 0 < value < 0.1:
                 setattr(module, name, 1e-24)
+        # Mixtures of experts have a kernel that knows no float64, and a loop that does.
+        config = getattr(module, "config", None)
+        if hasattr(config, "_experts_implementation"):
+            config._experts_implementation = "eager"
     generator = torch.Generator().manual_seed(seed)
     with torch.no_grad():
         for parameter in model.parameters():
@@ -127,7 +135,9 @@ class Oracle:
         return self.change({name: other}) < THRESHOLD
 
     def euler(self):
-        """<w, dL/dw> / |L|: a row per point, a column per index of each parameter's first axis.
+        """<w, dL/dw> / |L|, and beside it |w| |dL/dw| / |L|, of each parameter.
+
+        A row per point, a column per index of the first axis.
 
         L is a random linear function of the outputs. No derivative, no entry.
         """
@@ -143,10 +153,11 @@ class Oracle:
             size = float((outputs.detach() * weights).abs().sum())
             for (name, w), g in zip(parameters.items(), gradients, strict=True):
                 if g is not None:
-                    product = (w * g).detach()
-                    rows = product.flatten(1).sum(1) if w.dim() > 1 else product.reshape(-1)
-                    found.setdefault(name, []).append(rows / size)
-        return {name: torch.stack(rows) for name, rows in found.items()}
+                    flat, slope = w.detach().reshape(len(w) if w.dim() else 1, -1), g.reshape(-1)
+                    slope = slope.reshape(flat.shape)
+                    pair = ((flat * slope).sum(1), flat.norm(dim=1) * slope.norm(dim=1))
+                    found.setdefault(name, []).append(torch.stack(pair) / size)
+        return {name: torch.stack(rows, dim=1) for name, rows in found.items()}
 
     def keeps(self, name, axis, factors):
         """Whether factors per index along an axis leave the outputs alone."""

@@ -281,22 +281,3 @@ class StochasticDepthBottleneck(nn.Module):
         kernel = (self.blur[:, None] * self.blur[None]).expand(4, 1, 3, 3)
         short = F.conv2d(F.pad(x, (1, 1, 1, 1), mode="reflect"), kernel, stride=2, groups=4)
         return self.head(F.relu(y + F.pad(short, (0, 0, 0, 0, 2, 2))))
-
-
-@net((1, 16, 16))
-class SuperResolution(nn.Module):
-    """Sub-pixel convolution with batch norms in the residual trunk (SRGAN)."""
-
-    def __init__(self):
-        super().__init__()
-        self.head = nn.Sequential(nn.Conv2d(1, 8, 5, padding=2), nn.PReLU())
-        self.body = nn.Sequential(
-            nn.Conv2d(8, 8, 3, padding=1), nn.BatchNorm2d(8), nn.PReLU(),
-            nn.Conv2d(8, 8, 3, padding=1), nn.BatchNorm2d(8),
-        )  # fmt: skip
-        self.up = nn.Sequential(nn.Conv2d(8, 16, 3, padding=1), nn.PixelShuffle(2), nn.PReLU(4))
-        self.tail = nn.Conv2d(4, 1, 5, padding=2)
-
-    def forward(self, x):
-        x = self.head(x)
-        return torch.tanh(self.tail(self.up(x + self.body(x))))

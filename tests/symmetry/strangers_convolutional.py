@@ -258,3 +258,22 @@ class PreActResNet(nn.Module):
             y = self.convs[i](F.relu(self.bns[i](x)))
             x = x + self.convs[i + 1](F.relu(self.bns[i + 1](y)))
         return self.head(F.relu(self.bns[4](x)))
+
+
+@net((1, 16, 16))
+class SuperResolution(nn.Module):
+    """Sub-pixel convolution with batch norms in the residual trunk (SRGAN)."""
+
+    def __init__(self):
+        super().__init__()
+        self.head = nn.Sequential(nn.Conv2d(1, 8, 5, padding=2), nn.PReLU())
+        self.body = nn.Sequential(
+            nn.Conv2d(8, 8, 3, padding=1), nn.BatchNorm2d(8), nn.PReLU(),
+            nn.Conv2d(8, 8, 3, padding=1), nn.BatchNorm2d(8),
+        )  # fmt: skip
+        self.up = nn.Sequential(nn.Conv2d(8, 16, 3, padding=1), nn.PixelShuffle(2), nn.PReLU(4))
+        self.tail = nn.Conv2d(4, 1, 5, padding=2)
+
+    def forward(self, x):
+        x = self.head(x)
+        return torch.tanh(self.tail(self.up(x + self.body(x))))

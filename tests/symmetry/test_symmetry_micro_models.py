@@ -3,10 +3,7 @@
 import pytest
 import torch
 from micro_models import MICRO
-from symmetry_helpers import compare
-
-from smdlens.symmetry.from_torch import graph_of_module
-from smdlens.symmetry.scale_symmetry import symmetry_of_graph
+from symmetry_measure import assert_agrees, measured
 
 # Quicker ones, one for each rule; the `deep` run takes all.
 SHORT = [
@@ -27,7 +24,7 @@ def _check(name):
     factory, inputs = MICRO[name]
     torch.manual_seed(0)
     model = factory()
-    return compare(symmetry_of_graph(graph_of_module(model, inputs)), model, inputs)
+    assert_agrees(measured(model, inputs, {}))
 
 
 @pytest.mark.parametrize("name", SHORT)

@@ -2,11 +2,8 @@
 
 import pytest
 import torch
-from symmetry_helpers import compare
+from symmetry_measure import assert_agrees, measured
 from transformers_corpus import CORPUS
-
-from smdlens.symmetry.from_torch import graph_of_module
-from smdlens.symmetry.scale_symmetry import symmetry_of_graph
 
 
 @pytest.mark.deep
@@ -14,4 +11,4 @@ from smdlens.symmetry.scale_symmetry import symmetry_of_graph
 def test_architecture_agrees_with_rescaling(name):
     torch.manual_seed(0)
     model, inputs = CORPUS[name]()
-    compare(symmetry_of_graph(graph_of_module(model, inputs)), model, inputs)
+    assert_agrees(measured(model, inputs, {}))

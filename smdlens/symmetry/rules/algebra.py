@@ -6,7 +6,7 @@ from fractions import Fraction
 
 from smdlens.symmetry.forms import Coefficient
 from smdlens.symmetry.rules.call import Call, NotCovered, Result, rule
-from smdlens.symmetry.values import Term, Value, joined_labels
+from smdlens.symmetry.values import Term, Value, joined_labels, renewed
 
 # What keeps a root or a quotient finite. Larger numbers are part of the function.
 LARGEST_EPSILON = 1e-4
@@ -37,6 +37,7 @@ def add(call: Call) -> Result:
         for whole, mean in ((a, b), (b, a)):
             if mean.mean_of is not None and mean.mean_of[0] is whole and whole.shape == call.shape:
                 return engine.centre(whole, mean.mean_of[1])
+        return engine.subtract(a, b, call.shape)
     result = engine.add(a, b, call.shape)
     if "sub" not in call.node.op and a.moment and b.moment:
         return Value(result.shape, result.terms, moment=True)
@@ -53,7 +54,7 @@ def mul(call: Call) -> Result:
             if number == 0.0:
                 return call.engine.scalar(call.shape, 0.0)
             wide = call.engine.broadcast(value, call.shape)
-            return Value(wide.shape, wide.terms, value.moment and number > 0, mean_of=None)
+            return Value(wide.shape, renewed(wide.terms), value.moment and number > 0)
     return call.engine.multiply(a, b, call.shape)
 
 
@@ -66,7 +67,7 @@ def div(call: Call) -> Result:
     a, b = call.value("self"), call.value("other")
     if not call.is_tensor("other"):
         wide = engine.broadcast(a, call.shape)
-        return Value(wide.shape, wide.terms, a.moment)
+        return Value(wide.shape, renewed(wide.terms), a.moment)
     divisor = engine.one_term(engine.broadcast(b, call.shape))
     a = engine.broadcast(a, call.shape)
     terms = [
@@ -141,7 +142,7 @@ def fixed_power(call: Call) -> Result:
 def negative(call: Call) -> Result:
     """A sign changes no degree."""
     value = call.value("self")
-    return Value(value.shape, value.terms)
+    return Value(value.shape, renewed(value.terms))
 
 
 @rule("abs", "relu", "leaky_relu", "_prelu_kernel_", "threshold_", "rrelu")

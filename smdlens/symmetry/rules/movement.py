@@ -21,9 +21,12 @@ def moved(value: Value, shape: Shape, move: Callable[[IdArray], IdArray]) -> Val
     terms = tuple(
         Term(
             compressed(move(term.degree)),
-            None if term.labels is None else compressed(move(term.labels)),
+            compressed(move(term.labels)),
             term.taint,
+            term.key,
         )
+        if term.labels is not None
+        else Term(compressed(move(term.degree)), None, term.taint)
         for term in value.terms
     )
     return Value(shape, terms, value.moment, value.regularised)

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 from smdlens.symmetry.engine import Engine
 from smdlens.symmetry.model_graph import Ref
+from smdlens.symmetry.rules.algebra import LARGEST_EPSILON
 from smdlens.symmetry.rules.call import Call, NotCovered, Result, rule
 from smdlens.symmetry.rules.contract import with_bias
 from smdlens.symmetry.rules.movement import reshaped
@@ -160,6 +161,25 @@ def group_norm(call: Call) -> Result:
     if not call.node.listed:
         return result
     return [result, *(call.engine.constant(shape) for shape in call.node.shapes[1:])]
+
+
+@rule("cosine_similarity")
+def cosine_similarity(call: Call) -> Result:
+    """<a, b> / (|a| |b|) along one axis."""
+    engine = call.engine
+    a, b = call.value("x1"), call.value("x2")
+    axis, epsilon = call.integer("dim", 1), call.number("eps", 1e-8)
+    if epsilon is None or epsilon > LARGEST_EPSILON:
+        raise NotCovered
+    rank = max(len(a.shape), len(b.shape))
+    axis %= rank
+    taint = 0
+    for value in (a, b):
+        own = axis - (rank - len(value.shape))
+        if own < 0:
+            raise NotCovered
+        taint |= engine.normalise(value, (own,), subtracts_mean=False).terms[0].taint
+    return engine.constant(call.shape, taint=taint)
 
 
 @rule("_weight_norm", "_weight_norm_interface")

@@ -6,17 +6,26 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from smdlens.symmetry.engine import taint_of
 from smdlens.symmetry.forms import IdArray
 from smdlens.symmetry.model_graph import Shape
 from smdlens.symmetry.rules.call import Call, NotCovered, Result, rule
-from smdlens.symmetry.values import Term, Value, fresh_labels, varies
+from smdlens.symmetry.values import Term, Value, constant_along, fresh_labels, varies
+
+# What these make of equal numbers is that number.
+_KEEPING = ("mean", "amax", "amin", "max", "min", "var_mean", "std_mean")
 
 
 def _reduced(call: Call, term: Term, shape: Shape, axes: Sequence[int], keep: bool) -> Term:
     """A sum, mean or extremum of one summand over axes."""
     degree = call.engine.unify(term.degree, axes)
     labels: IdArray | None = None
-    if term.labels is not None:
+    key = None
+    if term.labels is not None and call.node.op in _KEEPING and constant_along(term, shape, axes):
+        labels, key = term.labels, term.key
+        for axis in axes:
+            labels = labels.take([0], axis=axis)
+    elif term.labels is not None:
         labels = fresh_labels(
             shape[at] if varies(term, shape, at) and at not in axes else 1
             for at in range(len(shape))
@@ -24,7 +33,9 @@ def _reduced(call: Call, term: Term, shape: Shape, axes: Sequence[int], keep: bo
     if not keep:
         degree = degree.squeeze(tuple(axes))
         labels = None if labels is None else labels.squeeze(tuple(axes))
-    return Term(degree, labels, term.taint)
+    return (
+        Term(degree, labels, term.taint) if key is None else Term(degree, labels, term.taint, key)
+    )
 
 
 @rule("mean", "sum", "nansum")
@@ -35,8 +46,10 @@ def mean(call: Call) -> Result:
         return value
     axes, keep = call.axes("dim", len(value.shape)), call.flag("keepdim")
     terms = [_reduced(call, t, value.shape, axes, keep) for t in value.terms]
-    result = call.engine.sum_of(call.shape, terms)
-    is_mean = call.node.op == "mean" and keep
+    result = call.engine.sum_of(call.shape, terms, apart=call.node.op == "mean")
+    # Without its axes a mean still lies under its value where they are the leading ones.
+    aligned = keep or axes == list(range(len(axes)))
+    is_mean = call.node.op == "mean" and aligned
     return Value(
         result.shape,
         result.terms,
@@ -53,19 +66,22 @@ def extremum(call: Call) -> Result:
             call.engine.add(call.value("self"), call.value("other"), call.shape)
         )
         return Value(call.shape, (Term(both.degree, None, both.taint),))
-    value = call.engine.single(call.value("self"))
+    value = call.value("self")
     if not value.shape:
         return value
+    engine = call.engine
     axes, keep = call.axes("dim", len(value.shape)), call.flag("keepdim")
-    result = Value(
-        call.shape, (_reduced(call, value.terms[0], value.shape, axes, keep),), value.moment
-    )
+    # max(x + c) = max(x) + c: what is constant along the axes stays a summand of its own.
+    still = [t for t in value.terms if constant_along(t, value.shape, axes)]
+    others = tuple(t for t in value.terms if not any(t is s for s in still))
+    kept = [*([engine.one_term(Value(value.shape, others))] if others else []), *still]
+    terms = [_reduced(call, t, value.shape, axes, keep) for t in kept]
+    result = engine.sum_of(call.shape, terms)
+    result = Value(result.shape, result.terms, value.moment)
     if not call.node.listed:
         return result
-    indices = [
-        call.engine.constant(shape, taint=result.terms[0].taint) for shape in call.node.shapes[1:]
-    ]
-    return [result, *indices]
+    taint = taint_of(value)
+    return [result, *(engine.constant(shape, taint=taint) for shape in call.node.shapes[1:])]
 
 
 @rule("argmax", "argmin")
@@ -109,11 +125,12 @@ def variance(call: Call) -> Result:
         spread = Value(call.shape, engine.scalar(call.shape, 0.0).terms, moment=True)
     if not call.node.listed:
         return spread
+    aligned = keep or axes == list(range(len(axes)))
     means = [_reduced(call, t, value.shape, axes, keep) for t in value.terms]
-    mean_ = engine.sum_of(call.node.shapes[1], means)
+    mean_ = engine.sum_of(call.node.shapes[1], means, apart=True)
     return [
         spread,
-        Value(mean_.shape, mean_.terms, mean_of=(value, tuple(axes)) if keep else None),
+        Value(mean_.shape, mean_.terms, mean_of=(value, tuple(axes)) if aligned else None),
     ]
 
 
@@ -141,10 +158,9 @@ def resample(call: Call) -> Result:
     first = "input" if "input" in call.node.arguments else "self"
     value = call.value(first)
     op = call.node.op
-    pools_zeros = (
-        op.startswith("avg_pool")
-        and any(call.integers("padding"))
-        and call.flag("count_include_pad", True)
+    pools_zeros = op.startswith("avg_pool") and (
+        (any(call.integers("padding")) and call.flag("count_include_pad", True))
+        or call.has("divisor_override")
     )
     space = next(count for count in (1, 2, 3) if f"{count}d" in op)
     axes = tuple(range(len(value.shape) - space, len(value.shape)))
@@ -154,7 +170,7 @@ def resample(call: Call) -> Result:
     if others:
         merged = call.engine.one_term(Value(value.shape, others))
         terms.append(Term(call.engine.unify(merged.degree, axes), None, merged.taint))
-    terms += [Term(call.engine.unify(t.degree, axes), t.labels, t.taint) for t in still]
+    terms += [Term(call.engine.unify(t.degree, axes), t.labels, t.taint, t.key) for t in still]
     result = call.engine.sum_of(call.shape, terms)
     if not call.node.listed:
         return result
