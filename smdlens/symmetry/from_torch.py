@@ -104,6 +104,7 @@ def graph_of_program(program: Any, aliases: Mapping[str, str] | None = None) -> 
     outputs: tuple[str, ...] = ()
     user_inputs = set(signature.user_inputs)
     same = _further_names(aliases)
+    unsized: set[str] = set()
     for node in program.graph.nodes:
         if node.op == "placeholder":
             shape = _shape(node.meta.get("val"))
@@ -116,7 +117,7 @@ def graph_of_program(program: Any, aliases: Mapping[str, str] | None = None) -> 
                 buffer = signature.inputs_to_buffers.get(node.name, "")
                 constants[node.name] = Constant(buffer, shape, node.name in user_inputs)
         elif node.op == "call_function":
-            nodes.append(_translated(node))
+            nodes.append(_translated(node, unsized))
         elif node.op == "get_attr":
             constants[node.name] = Constant(str(node.target), _shape(node.meta.get("val")))
         elif node.op == "output":
@@ -176,14 +177,28 @@ def _name(item: object) -> str:
 
 
 def _shape(value: object) -> Shape:
-    return tuple(int(size) for size in value.shape) if isinstance(value, torch.Tensor) else ()
+    """Sizes; -1 where only the data decides."""
+    return tuple(map(_size, value.shape)) if isinstance(value, torch.Tensor) else ()
+
+
+def _size(size: Any) -> int:
+    try:
+        return int(size)
+    except RuntimeError:
+        return -1
 
 
 def _is_floating(value: object) -> bool:
     return isinstance(value, torch.Tensor) and (value.is_floating_point() or value.is_complex())
 
 
-def _translated(node: fx.Node) -> Node:
+def _translated(node: fx.Node, unsized: set[str]) -> Node:
+    """One node; what is or reads a value without a size of its own is left without a rule.
+
+    Args:
+        node: A call of an operator.
+        unsized: Names of such values, to which this one may be added.
+    """
     value = node.meta.get("val")
     listed = isinstance(value, list | tuple)
     items: list[object] = list(value) if isinstance(value, list | tuple) else [value]
@@ -198,11 +213,17 @@ def _translated(node: fx.Node) -> Node:
     names += [f"argument{at}" for at in range(len(names), len(node.args))]
     arguments = {name: _plain(item) for name, item in zip(names, node.args, strict=False)}
     arguments.update({name: _plain(item) for name, item in node.kwargs.items()})
+    shapes = tuple(_shape(item) for item in items)
+    sizeless = any(-1 in shape for shape in shapes)
+    if sizeless:
+        unsized.add(node.name)
+    if sizeless or any(source.name in unsized for source in node.all_input_nodes):
+        op = f"{op} on sizes known only from the data"
     return Node(
         name=node.name,
         op=op,
         arguments=arguments,
-        shapes=tuple(_shape(item) for item in items),
+        shapes=tuple(tuple(max(size, 1) for size in shape) for shape in shapes),
         module=_module_path(node),
         floating=_is_floating(items[0]) if not listed else True,
         listed=listed,

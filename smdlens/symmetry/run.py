@@ -7,7 +7,8 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 
 from smdlens.symmetry.engine import Engine, argument_values, taint_of
-from smdlens.symmetry.forms import ZERO, IdArray
+from smdlens.symmetry.forms import ANY, ZERO, IdArray
+from smdlens.symmetry.liveness import Liveness, narrowed
 from smdlens.symmetry.model_graph import ModelGraph, Node, references
 from smdlens.symmetry.rules import RULES, Call, NotCovered, Result, sound_default
 from smdlens.symmetry.values import INPUT, Term, Value, uniform
@@ -30,6 +31,7 @@ def carry(
     nodes: Sequence[Node],
     exponents: Mapping[str, IdArray],
     bits: Mapping[str, int],
+    live: Liveness,
 ) -> int:
     """Carries degrees from the leaves to the outputs and returns the outputs' taint.
 
@@ -39,6 +41,7 @@ def carry(
         nodes: Its live nodes in order.
         exponents: Degree of each parameter, by the name of its value; zero where missing.
         bits: Taint of each parameter, likewise.
+        live: What of each value is read.
     """
     values: dict[str, Result] = {}
     for name, parameter in graph.parameters.items():
@@ -52,7 +55,13 @@ def carry(
     last_use = _last_uses(nodes, graph.outputs)
     for at, node in enumerate(nodes):
         engine.node = node
-        values[node.name] = _apply(Call(engine, node, values))
+        if node.name in live.dead:
+            values[node.name] = _unread(engine, node)
+        else:
+            inputs: Mapping[str, Result] = values
+            if part := dict(narrowed(node, values, live)):
+                inputs = {**values, **part}
+            values[node.name] = _apply(Call(engine, node, inputs))
         if not engine.brief:
             engine.flow[node.name] = _variables(engine, values[node.name])
         for name in last_use.get(at, ()):
@@ -67,6 +76,12 @@ def carry(
                 engine.vanish(term.degree, "output")
             taint |= taint_of(value)
     return taint
+
+
+def _unread(engine: Engine, node: Node) -> Result:
+    """Zeros: nothing is read of the result."""
+    results = [engine.constant(shape, ANY) for shape in node.shapes]
+    return results if node.listed else results[0]
 
 
 def _variables(engine: Engine, result: Result) -> frozenset[int]:

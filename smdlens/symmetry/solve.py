@@ -13,6 +13,7 @@ from smdlens.symmetry.engine import Engine
 from smdlens.symmetry.forms import Form, FormTable, IdArray
 from smdlens.symmetry.joint import joint_sets
 from smdlens.symmetry.linear_system import LinearSystem, Row
+from smdlens.symmetry.liveness import liveness
 from smdlens.symmetry.model_graph import ModelGraph, Node, Parameter, live_nodes, references
 from smdlens.symmetry.partition import Partition
 from smdlens.symmetry.prune import pruned
@@ -132,6 +133,7 @@ class _Problem:
         graph = pruned(graph)
         self.graph = graph
         self.nodes = live_nodes(graph)
+        self.live = liveness(graph, self.nodes)
         # Tied parameters share a variable: several leaves, one name.
         merged: dict[str, int] = {}
         self.names: list[str] = []
@@ -152,7 +154,7 @@ class _Problem:
         engine.frozen = self.frozen
         degrees = {leaf: exponents[at] for leaf, at in self.index.items() if at in exponents}
         bits = {leaf: 1 << (at + 1) for leaf, at in self.index.items()}
-        return carry(engine, self.graph, self.nodes, degrees, bits)
+        return carry(engine, self.graph, self.nodes, degrees, bits, self.live)
 
     def by_tensor(self) -> tuple[Engine, LinearSystem, int]:
         """One exponent per tensor."""

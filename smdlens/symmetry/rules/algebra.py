@@ -10,6 +10,8 @@ from smdlens.symmetry.values import Term, Value, joined_labels, renewed
 
 # What keeps a root or a quotient finite. Larger numbers are part of the function.
 LARGEST_EPSILON = 1e-4
+# Scores this low have the weight exp(score) = 0, as -inf has (half precision ends at -65504).
+_MASKED = -1e4
 
 
 def is_epsilon(value: Value, number: float | None) -> bool:
@@ -230,6 +232,8 @@ def masked_fill(call: Call) -> Result:
     """Some elements replaced by zero or infinity, which have every degree."""
     engine = call.engine
     filling = None if call.is_tensor("value") else call.number("value")
+    if filling is not None and filling <= _MASKED:
+        filling = float("-inf")
     if filling not in (0.0, float("inf"), float("-inf")):
         raise NotCovered
     taint = engine.require_zero(call.value("mask"))

@@ -59,7 +59,7 @@ def reshaped(array: IdArray, old: Shape, new: Shape) -> IdArray:
         raise NotCovered
     spread: list[int] = []
     result: list[int] = []
-    for old_axes, new_axes in _blocks(old, new):
+    for old_axes, new_axes in blocks(old, new):
         sizes = [array.shape[axis] for axis in old_axes]
         if all(size == 1 for size in sizes):
             spread += sizes
@@ -70,7 +70,7 @@ def reshaped(array: IdArray, old: Shape, new: Shape) -> IdArray:
     return np.broadcast_to(array, spread).reshape(result)
 
 
-def _blocks(old: Shape, new: Shape) -> list[tuple[list[int], list[int]]]:
+def blocks(old: Shape, new: Shape) -> list[tuple[list[int], list[int]]]:
     """Runs of axes on both sides that hold the same elements."""
     blocks: list[tuple[list[int], list[int]]] = []
     i = j = 0

@@ -63,6 +63,17 @@ def regroup(call: Call) -> Result:
     return Value(call.shape, (Term(degree.reshape((1,) * len(call.shape)), None, term.taint),))
 
 
+@rule("view_as_complex", "view_as_real")
+def complex_pairs(call: Call) -> Result:
+    """(..., 2) real <-> (...) complex: both parts of a number are of one degree."""
+    value = call.value("self")
+    term = call.engine.one_term(value)
+    if call.node.op == "view_as_real":
+        return Value(call.shape, (Term(term.degree[..., None], None, term.taint),))
+    degree = call.engine.unify(term.degree, (-1,))
+    return Value(call.shape, (Term(degree[..., 0], None, term.taint),))
+
+
 @rule("diagonal", "diagonal_copy", "tril", "triu")
 def triangle(call: Call) -> Result:
     """Some elements, or the others set to zero."""
