@@ -31,8 +31,12 @@ def attention(call: Call) -> Result:
     scores_shape = (*query.shape[:-1], key.shape[-2])
     weights = engine.scalar(scores_shape)
     if key.shape[-2] > 1 or call.has("attn_mask"):
-        scores = product(engine, query, turned, scores_shape)
+        # A summand of all keys alike adds one number to a row of scores, whatever the query is.
         last = len(scores_shape) - 1
+        differing = Value(flipped, engine.without_constants(turned, (last,)))
+        scores = engine.scalar(scores_shape, 0.0)
+        if differing.terms:
+            scores = product(engine, query, differing, scores_shape)
         kept = engine.without_constants(scores, (last,))
         taint = engine.require_zero(Value(scores_shape, kept)) if kept else 0
         if call.has("attn_mask"):
