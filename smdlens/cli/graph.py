@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 
 from smdlens.cli.console import report_console
-from smdlens.errors import InputError
+from smdlens.errors import ExitCode, InputError
 
 EXAMPLES = """[bold]Examples[/]
 
@@ -93,3 +93,5 @@ def graph(
         sys.stdout.write(as_json.dumps(symmetry))
     else:
         tree.render(symmetry, report_console(), model)
+    if symmetry.disagreements:
+        raise typer.Exit(ExitCode.INCONCLUSIVE)

@@ -7,9 +7,12 @@ from dataclasses import dataclass, field
 from fractions import Fraction
 
 from smdlens.symmetry.answers import answer, output_layers
+from smdlens.symmetry.forms import IdArray
 from smdlens.symmetry.model_graph import ModelGraph, references
 from smdlens.symmetry.records import TensorSymmetry
-from smdlens.symmetry.solve import Solution, solve
+from smdlens.symmetry.solve import Channels, Solution, solve
+
+Pieces = Mapping[str, tuple[int, IdArray]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,6 +35,14 @@ class FlowNode:
 
 
 @dataclass(frozen=True, slots=True)
+class Disagreement:
+    """A tensor of which the graph and the experiment say different things; `detail` has both."""
+
+    tensor: str
+    detail: str
+
+
+@dataclass(frozen=True, slots=True)
 class ScaleSymmetry:
     """Every scale symmetry of a network.
 
@@ -43,6 +54,11 @@ class ScaleSymmetry:
         source: Where the graph came from.
         notes: What a reader should know: ignored epsilons, operators without a rule.
         aliases: Further names of tied parameters -> the name in `tensors`.
+        flow: The live operators in order.
+        pieces: Tensor -> axis and the piece of each index along it, where the solver looked.
+        joint_pieces: The same for jointly invariant sets (names sorted); one number, one piece,
+            across the members of a set.
+        disagreements: Where the experiment says something else; empty without one.
     """
 
     tensors: Mapping[str, TensorSymmetry]
@@ -51,6 +67,9 @@ class ScaleSymmetry:
     notes: tuple[str, ...] = ()
     aliases: Mapping[str, str] = field(default_factory=dict)
     flow: tuple[FlowNode, ...] = ()
+    pieces: Pieces = field(default_factory=dict)
+    joint_pieces: Mapping[tuple[str, ...], Pieces] = field(default_factory=dict)
+    disagreements: tuple[Disagreement, ...] = ()
 
 
 def symmetry_of_graph(graph: ModelGraph, *, frozen: Iterable[str] = ()) -> ScaleSymmetry:
@@ -75,7 +94,16 @@ def symmetry_of_graph(graph: ModelGraph, *, frozen: Iterable[str] = ()) -> Scale
         notes=_notes(solution),
         flow=_flow(solution, graph),
         aliases={alias: p.name for p in solution.parameters for alias in p.aliases},
+        pieces=_pieces(solution, solution.channels),
+        joint_pieces={
+            tuple(sorted(solution.parameters[at].name for at in members)): _pieces(solution, found)
+            for members, found in solution.joint_channels.items()
+        },
     )
+
+
+def _pieces(solution: Solution, found: Mapping[int, Channels]) -> Pieces:
+    return {solution.parameters[at].name: (own.axis, own.classes) for at, own in found.items()}
 
 
 def _flow(solution: Solution, graph: ModelGraph) -> tuple[FlowNode, ...]:

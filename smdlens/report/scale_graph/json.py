@@ -9,6 +9,7 @@ from smdlens.names import for_json
 from smdlens.symmetry.records import TensorSymmetry
 from smdlens.symmetry.scale_symmetry import ScaleSymmetry
 from smdlens.version import __version__
+from smdlens.vocabulary import Outcome
 
 SCHEMA_VERSION = "1.0"
 
@@ -25,6 +26,15 @@ def dumps(symmetry: ScaleSymmetry) -> str:
             for vector in symmetry.basis
         ],
         "notes": [for_json(note) for note in symmetry.notes],
+        "findings": [
+            {
+                "rule": "SMD060",
+                "outcome": Outcome.INCONCLUSIVE.value,
+                "subject": for_json(item.tensor),
+                "message": for_json(item.detail),
+            }
+            for item in symmetry.disagreements
+        ],
     }
     return json.dumps(content, indent=2, ensure_ascii=False) + "\n"
 

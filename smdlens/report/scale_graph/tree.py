@@ -41,6 +41,9 @@ def render(symmetry: ScaleSymmetry, console: Console, title: str) -> None:
             entry.add(Text(for_terminal(evidence.detail), style="dim"))
     console.print(root)
     console.print(Text(summary(symmetry)))
+    for item in symmetry.disagreements:
+        text = f"Disagreement: {for_terminal(item.tensor)}: {for_terminal(item.detail)}."
+        console.print(Text(text, style="red"))
     for note in symmetry.notes:
         console.print(Text(f"Note: {for_terminal(note)}.", style="dim"))
 
