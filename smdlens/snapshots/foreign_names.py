@@ -52,4 +52,4 @@ def output_first(path: Path, ref: TensorRef) -> TensorRef:
     dense = [math.prod(ref.shape[axis + 1 :]) for axis in range(n)]
     shape = tuple(ref.shape[axis] for axis in order)
     strides = tuple(dense[axis] for axis in order)
-    return TensorRef(ref.name, shape, ref.dtype, ref.extents, strides)
+    return TensorRef(ref.name, shape, ref.dtype, ref.extents, strides, ref.scale)

@@ -63,6 +63,9 @@ def keras_root(
         names[v.path]: replace(output_first(v.path, v.tensor), name=v.tensor.name)
         for v in variables
     }
+    if not any(v.layer for v in variables):
+        # Without a description groups stand by class, which says nothing about the model's order.
+        root["model"] = dict(sorted(root["model"].items()))
     if found.note:
         notes.append(found.note)
     if kind or state:

@@ -49,7 +49,9 @@ class MxnetReader:
         root: dict[str, Any] = {"": tensors, "conversion": NOTE}
         states = _states(path, limits, files, stamps)
         if states is not None:
-            root |= optimizer_of_states(states, names, tensors)
+            added = optimizer_of_states(states, names, tensors)
+            notes = [NOTE, *([added["conversion"]] if "conversion" in added else [])]
+            root |= {**added, "conversion": "; ".join(notes)}
         epoch = _EPOCH.fullmatch(path.name)
         if epoch is not None:
             root["epoch"] = int(epoch[1])

@@ -7,7 +7,7 @@ buffer as far as that update goes. Adam's mean and variance are torch's moments.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +21,8 @@ from smdlens.containers.window import FileWindow
 from smdlens.snapshots.records import Extent, TensorRef
 
 _ADAM = ("Adam", "AdamW", "LAMB", "Nadam", "FTML", "Adamax")
-LEFT_OUT = "states of this optimizer of MXNet's are left out: its convention is not known"
+LEFT_OUT = "states left out: of another optimizer than SGD and Adam, or without its rate"
+MOMENTUM = "momentum of MXNet's SGD (v = m v - lr g) divided by minus the last rate"
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,7 +75,9 @@ def optimizer_of_states(
         if slots:
             state[by_number.get(number, number)] = slots
     if states.arrays and not state:
-        result["optimizer_note"] = LEFT_OUT
+        result["conversion"] = LEFT_OUT
+    elif any("momentum_buffer" in held for held in state.values()):
+        result["conversion"] = MOMENTUM
     optimizer = Opaque("mxnet.optimizer", states.kind)
     numbers = list(states.arrays)
     groups = _groups(states, numbers, by_number, rate)
@@ -140,6 +143,9 @@ def _slots(
         counts = states.settings.get("_index_update_count")
         count = counts.get(number) if type(counts) is dict else None
         return {"exp_avg": arrays[0], "exp_avg_sq": arrays[1], "step": count}
+    if states.kind == "SGD" and arrays and rate is not None:
+        factor = rate * _factor(states.settings.get("lr_mult"), number, states.settings)
+        return {"momentum_buffer": replace(arrays[0], scale=-1.0 / factor)} if factor else {}
     return {}
 
 

@@ -30,7 +30,7 @@ ROOT = Path(__file__).parents[2]
 GOLDEN = ROOT / "tests" / "golden" / "one_network"
 PAGE = ROOT / "docs" / "formats.md"
 STEPS = (40, 80, 120, 160, 161, 200)
-CUT, RATES, MOMENTUM, DECAY = 120, (0.05, 0.01), 0.9, 5e-3
+CUT, RATES, MOMENTUM, DECAY = 120, (0.0625, 0.015625), 0.9, 5e-3
 BEGIN, END = "<!-- one network: begin -->\n", "<!-- one network: end -->\n"
 
 
@@ -81,6 +81,11 @@ RUNS = (
     Run("ONNX", "onnx", write.onnx_file, graph="model_200.onnx"),
     Run("NumPy .npz", "NumPy", write.npz),
     Run("Flax", "Flax 0.12", golden="flax"),
+    Run("Orbax", "Orbax 0.12", golden="orbax"),
+    Run("Keras .keras", "Keras 3.15", golden="keras_v3"),
+    Run("Keras .h5", "Keras 3.15", golden="keras_h5"),
+    Run("Keras .weights.h5", "Keras 3.15", golden="keras_weights"),
+    Run("Keras in tf.train.Checkpoint", "TensorFlow 2.21", golden="tensorflow_keras"),
     Run("TensorFlow 1", "TensorFlow 2.21 (v1 saver)", golden="tensorflow_1"),
     Run("MLX safetensors", "MLX 0.32", golden="mlx_safetensors"),
     Run("MLX .npz", "MLX 0.32", golden="mlx_npz"),

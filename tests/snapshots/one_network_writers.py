@@ -47,7 +47,7 @@ def states() -> Iterator[tuple[int, Net, Optimizer]]:
         net = _Net()
         weights = {n: arrays.get(f"{step}/weights/{n}", t) for n, t in net.state_dict().items()}
         net.load_state_dict(weights)
-        rate = 0.05 if step < 120 else 0.01
+        rate = 0.0625 if step < 120 else 0.015625
         sgd = torch.optim.SGD(net.parameters(), lr=rate, **_SETTINGS)
         for name, parameter in net.named_parameters():
             sgd.state[parameter]["momentum_buffer"] = arrays[f"{step}/momentum/{name}"]

@@ -101,7 +101,7 @@ def test_mlx_against_the_run_it_holds(kind: str) -> None:
             for name, held in record.slots.items():
                 momentum = load(held["momentum"]).numpy()
                 assert np.array_equal(momentum, reference[f"{snapshot.step}/momentum/{name}"])
-            rate = 0.05 if (snapshot.step or 0) < 120 else 0.01
+            rate = 0.0625 if (snapshot.step or 0) < 120 else 0.015625
             assert record.groups[0].values["lr"] == pytest.approx(rate)
             assert "output, input, spatial" in snapshot.scalars["conversion"]
 

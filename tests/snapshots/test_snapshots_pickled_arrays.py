@@ -36,7 +36,7 @@ def _bare(name: str) -> str:
 @pytest.mark.parametrize(
     ("kind", "slots"),
     [("paddle", 8), ("paddle_one_file", 8), ("paddle_parts", 0), ("megengine_layout", 8),
-     ("mxnet_gluon", 0), ("mxnet_module", 0)],
+     ("mxnet_gluon", 8), ("mxnet_module", 8)],
 )  # fmt: skip
 def test_every_tensor_bit_for_bit(kind: str, slots: int) -> None:
     series = open_series(RUNS / kind)
@@ -54,7 +54,11 @@ def test_every_tensor_bit_for_bit(kind: str, slots: int) -> None:
             assert len(held) == slots
             for name, found in held.items():
                 momentum = load(found["momentum"]).numpy()
-                assert np.array_equal(momentum, reference[f"{snapshot.step}/momentum/{name}"])
+                array = reference[f"{snapshot.step}/momentum/{_bare(name)}"]
+                if kind.startswith("mxnet"):  # divided by minus the rate: rounded once more
+                    assert np.allclose(momentum, array, rtol=3e-7, atol=0)
+                else:
+                    assert np.array_equal(momentum, array)
 
 
 def test_settings_of_each() -> None:
@@ -63,7 +67,7 @@ def test_settings_of_each() -> None:
         assert record is not None
         return [dict(group.values) for group in record.groups]
 
-    for step, rate in ((40, 0.05), (200, 0.01)):
+    for step, rate in ((40, 0.0625), (200, 0.015625)):
         assert groups(f"paddle/model_{step}.pdparams") == [{"lr": rate}]
         sgd = {"lr": rate, "momentum": 0.9, "weight_decay": 5e-3}
         assert groups(f"megengine_layout/checkpoint_{step}.pkl") == [sgd]
@@ -74,6 +78,7 @@ def test_settings_of_each() -> None:
         assert groups(name) == [sgd, {**sgd, "weight_decay": 0.0}]
     record = open_snapshot(RUNS / "mxnet_module/net-0002.params").optimizer
     assert record is not None and record.name == "SGD"
+    assert record.slots["head.bias"]["momentum"].scale == -16.0
     assert record.groups[1].names == ("bn1.bias", "bn2.bias", "head.bias")
 
 

@@ -31,7 +31,7 @@ def flax_layout(arrays, kind):
 
 
 def optimizer():
-    sgd = optax.inject_hyperparams(optax.sgd)(learning_rate=0.05, momentum=MOMENTUM)
+    sgd = optax.inject_hyperparams(optax.sgd)(learning_rate=0.0625, momentum=MOMENTUM)
     return optax.chain(optax.add_decayed_weights(DECAY), sgd)
 
 

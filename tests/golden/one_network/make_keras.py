@@ -12,7 +12,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 from keras import layers
-from reference import HERE, MOMENTUM, STEPS, learning_rate, state
+from reference import DECAY, HERE, MOMENTUM, STEPS, learning_rate, state
 
 NAMES = {
     "conv1.weight": "conv1/kernel", "conv2.weight": "conv2/kernel", "head.weight": "head/kernel",
@@ -33,26 +33,36 @@ def keras_layout(array):
     return array.T if array.ndim == 2 else array
 
 
+def decayed(*names):
+    """The run's decay as Keras has it: m v - lr (g + decay w) is that of half its square."""
+    return {f"{name}_regularizer": keras.regularizers.L2(DECAY / 2) for name in names}
+
+
+def norm(name):
+    return layers.BatchNormalization(name=name, epsilon=1e-5, **decayed("gamma", "beta"))
+
+
 def network():
     x = inputs = keras.Input((8, 8, 1))
     x = layers.ZeroPadding2D(1)(x)
-    x = layers.Conv2D(6, (3, 2), use_bias=False, name="conv1")(x)
-    x = layers.ReLU()(layers.BatchNormalization(name="bn1", epsilon=1e-5)(x))
+    x = layers.Conv2D(6, (3, 2), use_bias=False, name="conv1", **decayed("kernel"))(x)
+    x = layers.ReLU()(norm("bn1")(x))
     x = layers.ZeroPadding2D(1)(x)
-    x = layers.Conv2D(8, (3, 2), groups=2, use_bias=False, name="conv2")(x)
-    x = layers.ReLU()(layers.BatchNormalization(name="bn2", epsilon=1e-5)(x))
+    x = layers.Conv2D(8, (3, 2), groups=2, use_bias=False, name="conv2", **decayed("kernel"))(x)
+    x = layers.ReLU()(norm("bn2")(x))
     x = layers.GlobalAveragePooling2D()(x)
-    return keras.Model(inputs, layers.Dense(10, name="head")(x))
+    return keras.Model(inputs, layers.Dense(10, name="head", **decayed("kernel", "bias"))(x))
 
 
 def save_keras():
-    model = network()
-    sgd = keras.optimizers.SGD(0.05, MOMENTUM)
-    model.compile(optimizer=sgd, loss="mse")
-    sgd.build(model.trainable_variables)
     for kind in ("keras_v3", "keras_h5", "keras_weights", "tensorflow_keras"):
         (HERE / kind).mkdir(exist_ok=True)
     for step in STEPS:
+        keras.backend.clear_session()
+        model = network()
+        sgd = keras.optimizers.SGD(0.0625, MOMENTUM, name="sgd")
+        model.compile(optimizer=sgd, loss="mse")
+        sgd.build(model.trainable_variables)
         weights, buffers = (
             {keras_name(n): keras_layout(a) for n, a in d.items()} for d in state(step)
         )

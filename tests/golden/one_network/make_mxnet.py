@@ -52,7 +52,7 @@ def save_gluon():
     folder.mkdir(exist_ok=True)
     net = Net(prefix="net_")
     net.initialize()
-    settings = {"learning_rate": 0.05, "momentum": MOMENTUM, "wd": DECAY}
+    settings = {"learning_rate": 0.0625, "momentum": MOMENTUM, "wd": DECAY}
     trainer = gluon.Trainer(net.collect_params(), "sgd", settings)
     with autograd.record():
         loss = (net(mx.nd.random.normal(shape=(4, 1, 8, 8))) ** 2).mean()
@@ -94,7 +94,7 @@ def save_module():
     module = mx.mod.Module(symbol())
     module.bind([("data", (4, 1, 8, 8))], [("softmax_label", (4,))])
     module.init_params()
-    settings = (("learning_rate", 0.05), ("momentum", MOMENTUM), ("wd", DECAY))
+    settings = (("learning_rate", 0.0625), ("momentum", MOMENTUM), ("wd", DECAY))
     module.init_optimizer(optimizer="sgd", optimizer_params=settings)
     batch = mx.io.DataBatch([mx.nd.ones((4, 1, 8, 8))], [mx.nd.zeros((4,))])
     module.forward_backward(batch)

@@ -45,7 +45,7 @@ def paddle_layout(array):
 
 
 net = Net()
-schedule = paddle.optimizer.lr.PiecewiseDecay([120], [0.05, 0.01])
+schedule = paddle.optimizer.lr.PiecewiseDecay([120], [0.0625, 0.015625])
 momentum = paddle.optimizer.Momentum(
     schedule, MOMENTUM, parameters=net.parameters(), weight_decay=DECAY
 )

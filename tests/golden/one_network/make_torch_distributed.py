@@ -33,7 +33,7 @@ def save(rank, ranks):
     dist.init_process_group("gloo", rank=rank, world_size=ranks)
     net = Net()
     fully_shard(net, mesh=init_device_mesh("cpu", (ranks,)))
-    sgd = torch.optim.SGD(net.parameters(), lr=0.05, momentum=MOMENTUM, weight_decay=DECAY)
+    sgd = torch.optim.SGD(net.parameters(), lr=0.0625, momentum=MOMENTUM, weight_decay=DECAY)
     for step in STEPS:
         weights, buffers = ({n: torch.tensor(a) for n, a in d.items()} for d in state(step))
         whole = StateDictOptions(full_state_dict=True, strict=False)

@@ -11,7 +11,7 @@ MOMENTUM, DECAY, CUT = 0.9, 5e-3, 120
 
 def learning_rate(step):
     """Rate of the update that leads from `step` to `step + 1`."""
-    return 0.05 if step < CUT else 0.01
+    return 0.0625 if step < CUT else 0.015625
 
 
 def state(step):
