@@ -12,6 +12,7 @@ from smdlens.diagnosis.buffer_check import Mismatch, contradictions
 from smdlens.diagnosis.clock_check import clock_findings
 from smdlens.diagnosis.contradiction_findings import contradiction_findings, with_doubts
 from smdlens.diagnosis.cut_location import locate_cuts
+from smdlens.diagnosis.dead_channels import dead_channel_findings, dead_channels
 from smdlens.diagnosis.decays import decays_of
 from smdlens.diagnosis.findings import find
 from smdlens.diagnosis.frames import interval_frame
@@ -120,6 +121,7 @@ def diagnose(
     evidence = (
         *contradiction_findings(tuple(c for c in contradicted if c.tensor not in radial)),
         *radial.values(),
+        *dead_channel_findings(dead_channels(measured, stages, owner, groups)),
         *clock_findings(witnessed, hyper, groups.measured),
         *(() if metric is None else metric_findings(metric, with_metric, decays, stages)),
     )

@@ -68,6 +68,7 @@ def _part_frame(
         "ratio_p05": spread[0],
         "ratio_p50": spread[1],
         "ratio_p95": spread[2],
+        "still_channels": tracks.between["still_channels"],
         "unit_gradient_rms": np.sqrt(steps.unit_gradient2),
         "eps_leak": np.where(_has_leak(part, groups), ratios.kappa_ratio, np.nan),
         "radial_ratio": radial_ratio(part),

@@ -35,6 +35,7 @@ INTERVAL_SCHEMA: dict[str, pl.DataType] = {
     "ratio_p05": pl.Float64(),
     "ratio_p50": pl.Float64(),
     "ratio_p95": pl.Float64(),
+    "still_channels": pl.Int64(),
     "unit_gradient_rms": pl.Float64(),
     "eps_leak": pl.Float64(),
     "radial_ratio": pl.Float64(),

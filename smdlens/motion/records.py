@@ -58,6 +58,11 @@ PAIR_SCHEMA: dict[str, pl.DataType] = {
     "angle_p05": pl.Float64(),
     "angle_p50": pl.Float64(),
     "angle_p95": pl.Float64(),
+    # channels that get no gradient: how many keep their direction while others turn, their mean
+    # growth of ln |w_c|^2, and how many are zero
+    "still_channels": pl.Float64(),
+    "still_growth": pl.Float64(),
+    "empty_channels": pl.Float64(),
     # epsilon leak (docs/theory.md §10): sums over channels c of f_c gamma_c (.), f = eps/(var+eps),
     # f gamma averaged over both ends: gamma_a - gamma_b, buffer_b - buffer_a, mean gamma
     "leak_shift": pl.Float64(),

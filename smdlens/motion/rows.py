@@ -6,9 +6,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from smdlens.motion.leak import LEAK_COLUMNS
-from smdlens.motion.quantiles import channel_quantiles
+from smdlens.motion.quantiles import channel_quantiles, still_pieces
 from smdlens.motion.select import Selected
 from smdlens.motion.sums import PairSum, SnapshotSum, TensorSums
+from smdlens.theory.angles import rounding_floor
 from smdlens.vocabulary import Role
 
 Float = NDArray[np.float64]
@@ -97,9 +98,22 @@ def pair_rows(
     for which, name in enumerate(("growth", "angle")):
         for level, label in enumerate(("p05", "p50", "p95")):
             out[f"{name}_{label}"] = _nullable(spread[which, :, level])
+    out |= _still_columns(selected, sums)
     leak = np.full((pairs, len(LEAK_COLUMNS)), np.nan) if leak is None else leak
     out |= {name: _nullable(leak[:, column]) for column, name in enumerate(LEAK_COLUMNS)}
     return out
+
+
+def _still_columns(selected: Selected, sums: TensorSums) -> Columns:
+    """Channels without gradient, null where channels are not kept apart."""
+    pairs, groups = len(sums.chord.aa), selected.symmetry.groups
+    found = [np.full(pairs, np.nan) for _ in range(3)]
+    if selected.plan.layout.count > 1 and groups > 1:
+        w2, round2 = sums.w2.sum(1), sums.snapshot[:, SnapshotSum.ROUND2]
+        floor = rounding_floor(round2[:-1], w2[:-1], round2[1:], w2[1:])
+        found = list(still_pieces(sums.chord, groups, floor))
+    names = ("still_channels", "still_growth", "empty_channels")
+    return {name: _nullable(values) for name, values in zip(names, found, strict=True)}
 
 
 def _adam_columns(selected: Selected, sums: TensorSums) -> Columns:
