@@ -27,8 +27,8 @@ def graph(
         str,
         typer.Argument(
             metavar="MODEL",
-            help="PKG.MOD:FACTORY, or a .pt2 or .onnx file. A factory is imported and called: that "
-            "runs your own code. Files are only read.",
+            help="PKG.MOD:FACTORY, or a .pt2, .onnx, .keras or .h5 file. A factory is "
+            "imported and called: that runs your own code. Files are only read.",
             show_default=False,
         ),
     ],

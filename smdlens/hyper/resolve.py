@@ -16,6 +16,7 @@ from smdlens.hyper.records import HyperParameters, Optimizer, ParamGroup, RateCu
 from smdlens.hyper.settings import Settings, read_settings
 from smdlens.hyper.settings_notes import settings_notes, written_rate
 from smdlens.hyper.timeline import Timeline, cut_steps, to_segments, warm_up_end
+from smdlens.snapshots.keras_files import EPSILON_KEY
 from smdlens.snapshots.records import SnapshotSeries
 from smdlens.vocabulary import OptimizerKind
 
@@ -67,6 +68,7 @@ def resolve_hyper_parameters(
         *settings_notes(series, settings),
         *_missing(series, optimizer, groups, settings, has_rate=bool(schedule)),
     ]
+    epsilon, epsilon_source = _epsilon(series, declared)
     return HyperParameters(
         optimizer=optimizer,
         groups=groups,
@@ -74,11 +76,19 @@ def resolve_hyper_parameters(
         cuts=() if main is None else cuts_of(main),
         warm_up_end=None if main is None else warm_up_end(main),
         notes=tuple(notes),
-        epsilon=declared.epsilon or DEFAULT_EPSILON,
-        epsilon_source=declared.said_by("epsilon")
-        if declared.epsilon
-        else "assumed (the frameworks' default)",
+        epsilon=epsilon,
+        epsilon_source=epsilon_source,
     )
+
+
+def _epsilon(series: SnapshotSeries, declared: DeclaredHyperParameters) -> tuple[float, str]:
+    """Epsilon of the normalisation layers, and who says so."""
+    if declared.epsilon:
+        return declared.epsilon, declared.said_by("epsilon")
+    saved = series.snapshots[-1].scalars.get(EPSILON_KEY)
+    if isinstance(saved, float) and saved > 0.0:
+        return saved, "Keras' description of the model in the checkpoints"
+    return DEFAULT_EPSILON, "assumed (the frameworks' default)"
 
 
 def _check_length(series: SnapshotSeries) -> None:

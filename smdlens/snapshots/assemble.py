@@ -97,6 +97,7 @@ def assemble(
         optimizer=record,
         scalars=scalars,
         stamps=raw.stamps,
+        network=raw.network,
     )
     return Assembled(snapshot, position, notes)
 

@@ -42,7 +42,7 @@ def output_first(path: Path, ref: TensorRef) -> TensorRef:
     parent = path[-2] if len(path) > 1 else ""
     if n == 3 and parent in ("query", "key", "value"):  # (in, heads, size of a head)
         order: tuple[int, ...] = (1, 2, 0)
-    elif n == 3 and parent == "out":  # (heads, size of a head, out)
+    elif n == 3 and parent in ("out", "attention_output"):  # (heads, size of a head, out)
         order = (2, 0, 1)
     elif path[-1] == "depthwise_kernel" or (ref.shape[-1] == 1 and _DEPTHWISE.search(parent)):
         # Keras 3 calls it kernel as well: (spatial..., in, multiplier)

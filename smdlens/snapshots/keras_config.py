@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -126,6 +126,16 @@ def l2_of(layer: KerasLayer, variable: str) -> float | None:
     if _number(config.get("l1", 0.0)) != 0.0:
         return None
     return _number(config.get("l2", 0.01))
+
+
+def epsilon_of(layers: Sequence[KerasLayer]) -> float | None:
+    """Epsilon of the batch normalisations, where all have the same."""
+    found = {
+        _number(layer.config.get("epsilon", 1e-3))  # Keras' default
+        for layer in layers
+        if layer.kind == "BatchNormalization"
+    }
+    return found.pop() if len(found) == 1 else None
 
 
 def scheduled_rate(schedule: Mapping[str, Any], step: int) -> float | None:

@@ -17,7 +17,7 @@ from smdlens.errors import SnapshotUnsupportedError
 from smdlens.snapshots.candidate import Candidate, RawCheckpoint
 from smdlens.snapshots.chunks import PieceBudget
 from smdlens.snapshots.hdf5_tensors import hdf5_tensor
-from smdlens.snapshots.keras_config import layers_of, optimizer_of_config
+from smdlens.snapshots.keras_config import epsilon_of, layers_of, optimizer_of_config
 from smdlens.snapshots.keras_tree import keras_root
 from smdlens.snapshots.keras_variables import (
     legacy_slots,
@@ -28,6 +28,7 @@ from smdlens.snapshots.keras_variables import (
 from smdlens.snapshots.records import TensorRef
 from smdlens.snapshots.scalars import ScalarReader
 
+EPSILON_KEY = "epsilon of batch normalisation"
 _WEIGHTS, _CONFIG = "model.weights.h5", "config.json"
 _FIRST = (b"metadata.json", b"config.json", b"model.weights.h5")
 
@@ -53,7 +54,9 @@ class KerasH5Reader:
                 for text in texts
             )
             root = _root(group, file, model, compiled, limits)
-        return RawCheckpoint(self.name, root, (candidate.path,), {file.path: file.stamp})
+        network = texts[0] if isinstance(texts[0], str) and layers_of(model) else None
+        stamps = {file.path: file.stamp}
+        return RawCheckpoint(self.name, root, (candidate.path,), stamps, network=network)
 
 
 class KerasArchiveReader:
@@ -81,6 +84,7 @@ class KerasArchiveReader:
                     remedy="Save with model.save('model.keras'), unsharded.",
                 )
             config: Any = None
+            network: str | None = None
             described = entries.get(_CONFIG)
             if described is not None:
                 require_stored(file, described)
@@ -88,12 +92,14 @@ class KerasArchiveReader:
                 subject = f"{file.path}:{_CONFIG}"
                 data = text.read(0, min(text.size, limits.json_bytes + 1))
                 config = parse_json(data, subject=subject, limits=limits, allow_nan=True)
+                network = data.decode() if layers_of(config) else None
             require_stored(file, held)
             inner = FileWindow(file, held.offset, held.nbytes)
             group = read_hdf5(inner, limits)
             compiled = config.get("compile_config") if isinstance(config, dict) else None
             root = _root(group, inner, config, compiled, limits)
-        return RawCheckpoint(self.name, root, (candidate.path,), {file.path: file.stamp})
+        stamps = {file.path: file.stamp}
+        return RawCheckpoint(self.name, root, (candidate.path,), stamps, network=network)
 
 
 def _root(
@@ -106,6 +112,7 @@ def _root(
 
     layers = layers_of(model)
     optimizer = optimizer_of_config(compiled)
+    epsilon = epsilon_of(layers)
     weights, place = group.members.get("model_weights"), "model_weights/"
     if not isinstance(weights, Hdf5Group):
         weights, place = group, ""
@@ -122,7 +129,8 @@ def _root(
                 if isinstance(saved, Hdf5Group)
                 else []
             )
-            return keras_root(variables, named, optimizer, number)
+            root = keras_root(variables, named, optimizer, number)
+            return root if epsilon is None else {**root, EPSILON_KEY: epsilon}
         variables = numbered_variables(group, layers, locate)
         if not variables:
             raise SnapshotUnsupportedError(
@@ -132,4 +140,5 @@ def _root(
                 found=", ".join(sorted(group.members)[:10]) or "an empty file",
                 remedy="Save with model.save(...) or model.save_weights(...).",
             )
-        return keras_root(variables, numbered_slots(group, locate), optimizer, number)
+        root = keras_root(variables, numbered_slots(group, locate), optimizer, number)
+        return root if epsilon is None else {**root, EPSILON_KEY: epsilon}

@@ -188,6 +188,7 @@ class Snapshot:
             the dict of their state. Hostile content is possible: treat as data only.
         stamps: Path of each file with tensor bytes -> its stamp when the headers were read; bytes
             read from a file whose stamp differs may belong to other tensors.
+        network: The model's description as JSON, where the checkpoint holds Keras'.
     """
 
     step: int | None
@@ -202,6 +203,7 @@ class Snapshot:
     optimizer: OptimizerRecord | None
     scalars: Mapping[str, Any] = field(default_factory=dict)
     stamps: Mapping[str, FileStamp] = field(default_factory=dict)
+    network: str | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,7 +11,7 @@ from smdlens.errors import InputError
 from smdlens.symmetry.loading import graph_of, load_graph, load_inputs, load_model
 from smdlens.symmetry.scale_symmetry import ScaleSymmetry, symmetry_of_graph
 
-GRAPH_SUFFIXES = (".pt2", ".onnx")
+GRAPH_SUFFIXES = (".pt2", ".onnx", ".keras", ".h5")
 
 
 def symmetry_of(

@@ -36,7 +36,7 @@ def find_scale_groups(
         model: "PKG.MOD:FACTORY", a factory or a torch module; its code is imported and run.
         inputs: Shapes or arguments for one call of the model.
         input_fn: "PKG.MOD:FUNC" or a function that gives (args, kwargs).
-        graph: A .pt2 or .onnx file, read without running anything.
+        graph: A .pt2, .onnx, .keras or .h5 file, read without running anything.
         model_optional: Go on from names where the graph cannot be had.
 
     Raises:
@@ -78,20 +78,26 @@ def _groups(
     optional: bool,
 ) -> ScaleGroups:
     by_name = scale_groups_from_names
-    if model is None and graph is None:
-        return by_name(series.snapshots[-1].tensors)
+    last = series.snapshots[-1]
+    if model is None and graph is None and last.network is None:
+        return by_name(last.tensors)
     from smdlens.symmetry.from_graph import scale_groups_from_graph
     from smdlens.symmetry.loading import graph_of, load_graph, load_inputs
 
     try:
         if graph is not None:
             found = load_graph(graph)
+        elif model is None:
+            from smdlens.symmetry.from_keras import graph_of_keras
+
+            shapes = {name: ref.shape for name, ref in last.tensors.items()}
+            found = graph_of_keras(last.network or "", shapes, last.files[0])
         else:
             args, kwargs = load_inputs(inputs, input_fn)
             found = graph_of(model, args, kwargs)
         return scale_groups_from_graph(series, found)
     except GraphError as error:
-        if not optional:
+        if not (optional or (model is None and graph is None)):
             raise
         note = Evidence(EvidenceKind.NAMES, f"no graph: {error.message}")
         groups = by_name(series.snapshots[-1].tensors)

@@ -39,10 +39,14 @@ def load_graph(path: str | os.PathLike[str]) -> ModelGraph:
         from smdlens.symmetry.from_onnx import graph_of_onnx
 
         return graph_of_onnx(Path(path))
+    if suffix in (".keras", ".h5"):
+        from smdlens.symmetry.from_keras import graph_of_keras_file
+
+        return graph_of_keras_file(Path(path))
     raise GraphError(
         "no graph is read from a file of this name",
         subject=str(path),
-        expected="a .pt2 file (torch.export.save) or an .onnx file",
+        expected="a .pt2 file (torch.export.save), an .onnx, a .keras or a whole .h5 file",
         found=f"suffix {suffix!r}",
         remedy="Or name a factory of the model with --model PKG.MOD:FACTORY.",
     )
