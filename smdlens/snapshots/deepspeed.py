@@ -6,7 +6,7 @@ Under ZeRO the weights analysed are the float32 ones the optimizer steps, not th
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +19,13 @@ from smdlens.errors import (
     SnapshotUnsupportedError,
 )
 from smdlens.snapshots.candidate import Candidate, RawCheckpoint, candidate_folder, is_folder
+from smdlens.snapshots.deepspeed_pipeline import (
+    expert_weights,
+    experts_optimizer,
+    is_pipeline,
+    joined_optimizers,
+    layer_weights,
+)
 from smdlens.snapshots.hf_folder import has_trainer_state, read_parts, torch_file
 from smdlens.snapshots.records import TensorRef
 from smdlens.snapshots.resolve import is_tensor
@@ -85,7 +92,6 @@ _Found = tuple[dict[str, Any], list[Path], dict[str, FileStamp]]
 
 def _read(candidate: Candidate, limits: Limits) -> _Found:
     folder, subject = candidate.path, str(candidate.path)
-    models, optims = _files(candidate, "model"), _files(candidate, "optim")
     files: list[Path] = []
     stamps: dict[str, FileStamp] = {}
 
@@ -97,44 +103,76 @@ def _read(candidate: Candidate, limits: Limits) -> _Found:
             raise SnapshotCorruptError("not a mapping of states", subject=str(folder / name))
         return raw.root
 
-    model = [mapping(name) for name in models]
+    pipeline = is_pipeline(candidate.names)
+    stages = _by_stage(candidate, "model", split=pipeline)
+    model = [mapping(name) for names in stages for name in names]
     kept = {k: v for k, v in model[0].items() if type(k) is str and v is not None}
     root: dict[str, Any] = {k: v for k, v in kept.items() if k not in _TAKEN}
-    if not optims:
-        _require(len(models) == 1, subject, "the optimizer's files", "none")
+    weights = layer_weights(candidate.names, mapping, subject) if pipeline else {}
+    experts = expert_weights(candidate.names, mapping, subject)
+    by_stage = _by_stage(candidate, "optim", split=pipeline)
+    if not by_stage:
+        _require(pipeline or len(model) == 1, subject, "the optimizer's files", "none")
         # Without ZeRO the model's file holds everything.
-        root |= {k: model[0][k] for k in ("module", "optimizer") if k in model[0]}
+        own = model[0].get("module")
+        root["module"] = {**(own if isinstance(own, Mapping) else {}), **weights, **experts}
+        optimizers = [m["optimizer"] for m in model if m.get("optimizer") is not None]
+        joined = joined_optimizers(optimizers) if len(optimizers) > 1 else None
+        if not optimizers and (alone := experts_optimizer(candidate.names)) is not None:
+            optimizers = [mapping(alone).get("optimizer")]
+        if optimizers:
+            root["optimizer"] = joined if joined is not None else optimizers[0]
         return root, files, stamps
-    optim = [mapping(name) for name in optims]
-    states = [_state(o, subject) for o in optim]
-    _check_ranks(model[0], states, subject)
-    groups = shapes_of(model[0].get("param_shapes"), subject)
-    if zero_stage(states[0]) >= 3:
-        _require(len(models) == len(optims), subject, f"{len(optims)} files of the model", "fewer")
-        zero = spread_state(states, groups, subject)
-        zero.masters |= _frozen(model, subject)
-    else:
-        zero = partitioned_state(states, groups, subject)
-    root |= {k: v for k, v in optim[0].items() if k in ("ds_config", "ds_version")}
+    _require(len(by_stage) == len(stages), subject, f"{len(stages)} stages", "fewer")
+    zero = ZeroState()
+    for models, names in zip(_split(model, stages), by_stage, strict=True):
+        optim = [mapping(name) for name in names]
+        root |= {k: v for k, v in optim[0].items() if k in ("ds_config", "ds_version")}
+        zero.add(_zero(models, optim, subject))
     root["weights_source"] = "float32 weights of the optimizer, joined from its ranks"
-    root["module"] = _weights(model[0], zero)
+    experts = {n: t for n, t in experts.items() if n not in zero.masters}
+    root["module"] = _weights(model[0] if not pipeline else {"module": weights}, zero) | experts
     root["optimizer"] = {"state": zero.state, "param_groups": zero.param_groups}
     return root, files, stamps
 
 
-def _files(candidate: Candidate, kind: str) -> list[str]:
-    """Files of a kind in the order of their ranks.
+def _zero(
+    model: Sequence[Mapping[Any, Any]], optim: Sequence[Mapping[Any, Any]], subject: str
+) -> ZeroState:
+    """What the ranks of one stage hold together."""
+    states = [_state(o, subject) for o in optim]
+    _check_ranks(model[0], states, subject)
+    groups = shapes_of(model[0].get("param_shapes"), subject)
+    if zero_stage(states[0]) < 3:
+        return partitioned_state(states, groups, subject)
+    _require(len(model) == len(optim), subject, f"{len(optim)} files of the model", "fewer")
+    zero = spread_state(states, groups, subject)
+    zero.masters |= _frozen(model, subject)
+    return zero
+
+
+def _split(
+    model: Sequence[Mapping[Any, Any]], stages: Sequence[Sequence[str]]
+) -> Iterator[Sequence[Mapping[Any, Any]]]:
+    at = 0
+    for names in stages:
+        yield model[at : at + len(names)]
+        at += len(names)
+
+
+def _by_stage(candidate: Candidate, kind: str, *, split: bool) -> list[list[str]]:
+    """Files of a kind by stage of the pipeline, each in the order of the ranks.
 
     Raises:
-        SnapshotUnsupportedError: Tensor-parallel slices.
-        SnapshotTruncatedError: A rank between others is missing.
+        SnapshotUnsupportedError: Tensor-parallel slices, which are no stages.
+        SnapshotTruncatedError: A rank or a stage between others is missing.
     """
-    found: dict[int, str] = {}
+    found: dict[int, dict[int, str]] = {}
     for name in sorted(candidate.names):
         match = _FILE.fullmatch(name)
         if match is None or match["kind"] != kind:
             continue
-        if int(match["slice"]) > 0:
+        if int(match["slice"]) > 0 and not split:
             raise SnapshotUnsupportedError(
                 "the model is cut into tensor-parallel slices",
                 subject=str(candidate.path),
@@ -142,10 +180,17 @@ def _files(candidate: Candidate, kind: str) -> list[str]:
                 found=name,
                 remedy="Merge the slices with DeepSpeed's own tools first.",
             )
-        found[int(match["rank"] or 0)] = name
+        found.setdefault(int(match["slice"]), {})[int(match["rank"] or 0)] = name
+    _complete("stage", found, candidate)
+    for ranks in found.values():
+        _complete("rank", ranks, candidate)
+    return [[found[stage][rank] for rank in sorted(found[stage])] for stage in sorted(found)]
+
+
+def _complete(word: str, found: Mapping[int, Any], candidate: Candidate) -> None:
     missing = set(range(len(found))) - set(found)
-    _require(not missing, str(candidate.path), f"rank {min(missing, default=0)}", "later ranks")
-    return [found[rank] for rank in sorted(found)]
+    least = min(missing, default=0)
+    _require(not missing, str(candidate.path), f"{word} {least}", f"later {word}s")
 
 
 def _state(optim: Mapping[Any, Any], subject: str) -> Mapping[Any, Any]:

@@ -29,6 +29,16 @@ class ZeroState:
     state: dict[str, dict[str, Any]] = field(default_factory=dict)
     param_groups: list[dict[str, Any]] = field(default_factory=list)
 
+    def add(self, other: ZeroState) -> None:
+        """Take in what another stage of a pipeline holds; groups are joined by their place."""
+        self.masters |= other.masters
+        self.state |= other.state
+        for place, group in enumerate(other.param_groups):
+            if place < len(self.param_groups):
+                self.param_groups[place]["params"] += group["params"]
+            else:
+                self.param_groups.append(group)
+
 
 def zero_stage(state: Mapping[Any, Any]) -> int:
     """The stage a rank's optimizer state says it is of; 0 where it does not."""

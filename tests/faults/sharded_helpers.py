@@ -254,7 +254,37 @@ def _dcp_safetensors(folder: Path) -> Target:
     return Target(path, path / "shard-00002-model-00001-of-00001.safetensors", front=1800)
 
 
+def _megatron_optimizer(folder: Path) -> Target:
+    place = folder / "iter_0000001" / "mp_rank_00"
+    place.mkdir(parents=True)
+    weights = {"w": torch.arange(6.0).view(2, 3), "b": torch.arange(3.0)}
+    main = torch.cat([weights["b"], torch.zeros(61), weights["w"].flatten()])
+    buffers = {"param": main, "exp_avg": main / 2, "numel_unpadded": 70}
+    torch.save({0: {(torch.float32, torch.float32): buffers}}, place / "distrib_optim.pt")
+    group = {"lr": 0.1, "step": 3}
+    content = {"model": weights, "optimizer": {"optimizer": {"param_groups": [group]}}}
+    torch.save({**content, "iteration": 1}, place / "model_optim_rng.pt")
+    return Target(place.parent, place / "distrib_optim.pt", front=1500, back=1500)
+
+
+def _pipeline(folder: Path) -> Target:
+    path = folder / "global_step1"
+    path.mkdir()
+    for layer in (0, 2):
+        torch.save(
+            {"weight": torch.ones(2, 3) * layer}, path / f"layer_{layer:02d}-model_states.pt"
+        )
+    slots = {0: {"momentum_buffer": torch.ones(2, 3)}}
+    for stage in (0, 1):
+        optimizer = {"state": slots, "param_groups": [{"lr": 0.1, "params": [0]}]}
+        content = {"module": None, "optimizer": optimizer, "global_steps": 1}
+        torch.save(content, path / f"mp_rank_{stage:02d}_model_states.pt")
+    return Target(path, path / "mp_rank_01_model_states.pt", front=1000, back=1200)
+
+
 SHARDED = {
+    "deepspeed-pipeline": _pipeline,
+    "megatron-optimizer": _megatron_optimizer,
     "dcp-safetensors": _dcp_safetensors,
     "paddle": _paddle,
     "paddle-optimizer": _paddle_optimizer,

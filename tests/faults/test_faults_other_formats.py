@@ -18,7 +18,14 @@ MUTATIONS = dict.fromkeys(
     ("torch-export", "flax-msgpack", "numpy-npz", "onnx", "gguf", "numpy-npy", "mxnet"), 1_000
 )
 # Archives of torch.save and pickles, which are cut at every byte under another name.
-CUT_ELSEWHERE = ("torch-distributed-slices", "paddle-optimizer", "megengine", "mxnet-states")
+CUT_ELSEWHERE = (
+    "megatron-optimizer",
+    "deepspeed-pipeline",
+    "torch-distributed-slices",
+    "paddle-optimizer",
+    "megengine",
+    "mxnet-states",
+)
 
 
 @pytest.mark.parametrize("name", SHARDED)

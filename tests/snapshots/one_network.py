@@ -78,6 +78,7 @@ RUNS = (
     Run("DeepSpeed ZeRO 2, 3 ranks", _LAYOUT, write.zero_2),
     Run("DeepSpeed ZeRO 3, 2 ranks", _LAYOUT, write.zero_3),
     Run("Megatron-LM", _LAYOUT, write.megatron),
+    Run("Megatron-LM, distributed optimizer", _LAYOUT, write.megatron_distributed),
     Run("ONNX", "onnx", write.onnx_file, graph="model_200.onnx"),
     Run("NumPy .npz", "NumPy", write.npz),
     Run("Flax", "Flax 0.12", golden="flax"),

@@ -186,6 +186,32 @@ def megatron(folder: Path) -> None:
         torch.save(content, place / "model_optim_rng.pt")
 
 
+def megatron_distributed(folder: Path) -> None:
+    """The distributed optimizer: one flat buffer over two buckets, joined without their padding."""
+    for step, net, sgd in states():
+        named = dict(net.named_parameters())
+        flat: dict[str, list[torch.Tensor]] = {"param": [], "momentum_buffer": []}
+        begin = at = 0
+        for name in reversed(named):
+            if name == "bn1.bias":
+                begin = at  # a bucket of its own begins, right behind the last element
+            padding = -(at - begin) % 64
+            slot = sgd.state[named[name]]["momentum_buffer"]
+            for kind, part in (("param", named[name].detach()), ("momentum_buffer", slot)):
+                flat[kind] += [torch.zeros(padding), part.flatten()]
+            at += padding + named[name].numel()
+        place = folder / f"iter_{step:07d}" / "mp_rank_00"
+        place.mkdir(parents=True)
+        joined: dict[str, Any] = {kind: torch.cat(parts) for kind, parts in flat.items()}
+        buffer = {(torch.bfloat16, torch.float32): {**joined, "numel_unpadded": at}}
+        torch.save({"buckets_coalesced": True, 0: buffer}, place / "distrib_optim.pt")
+        group = {"lr": sgd.param_groups[0]["lr"], **_SETTINGS}
+        halved = {n: t.bfloat16() if n in named else t for n, t in net.state_dict().items()}
+        optimizer = {"optimizer": {"param_groups": [{**group, "wd_mult": 1.0}]}}
+        content = {"model": halved, "optimizer": optimizer, "iteration": step}
+        torch.save(content, place / "model_optim_rng.pt")
+
+
 def onnx_file(folder: Path) -> None:
     for step, net, _ in states():
         tensors = [numpy_helper.from_array(t.numpy(), n) for n, t in weights_of(net).items()]
