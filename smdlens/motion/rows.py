@@ -109,7 +109,8 @@ def _still_columns(selected: Selected, sums: TensorSums) -> Columns:
     pairs, groups = len(sums.chord.aa), selected.symmetry.groups
     found = [np.full(pairs, np.nan) for _ in range(3)]
     if selected.plan.layout.count > 1 and groups > 1:
-        w2, round2 = sums.w2.sum(1), sums.snapshot[:, SnapshotSum.ROUND2]
+        w2 = sums.w2.sum(1)
+        round2 = _round2(sums.snapshot[:, 0].T, w2)
         floor = rounding_floor(round2[:-1], w2[:-1], round2[1:], w2[1:])
         found = list(still_pieces(sums.chord, groups, floor))
     names = ("still_channels", "still_growth", "empty_channels")
