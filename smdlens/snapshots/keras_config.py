@@ -112,7 +112,7 @@ def l2_of(layer: KerasLayer, variable: str) -> float | None:
 
     Keras adds l2 * sum(w^2) to the loss, so its gradient is that of a coupled decay of 2 * l2.
     """
-    held = layer.config.get(f"{variable}_regularizer")
+    held = layer.config.get(f"{variable.removesuffix('_kernel')}_regularizer")
     if held is None and variable == "kernel":
         held = layer.config.get("depthwise_regularizer")
     if held is None:

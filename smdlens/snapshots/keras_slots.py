@@ -14,6 +14,7 @@ from smdlens.snapshots.steps import natural_key
 _COUNTERS = frozenset({"iteration", "iterations", "iter"})
 _RATES = frozenset({"learning_rate", "_learning_rate", "lr"})
 _NAMES = ("momentum", "velocity", "velocity_hat", "m", "v", "vhat")
+_WRAPPER = "loss_scale_optimizer/"
 _MOST_TRIES = 20_000
 
 
@@ -56,6 +57,11 @@ def by_name(named: Sequence[tuple[str, TensorRef]], variables: Sequence[KerasVar
     kind, iteration, rate = "", None, None
     slots = []
     for name, ref in named:
+        if name.startswith(_WRAPPER):
+            # Mixed precision: the outer optimizer's own counter and rate stay 0.
+            if ref.shape == ():
+                continue
+            name = name.removeprefix(_WRAPPER)
         prefix, slash, rest = name.partition("/")
         last = rest if slash else prefix
         if slash and last != "":
@@ -87,6 +93,9 @@ def by_position(
     iteration = rest.pop(0) if rest and _is_scalar(rest[0], "int") else None
     rate = rest.pop(0) if iteration is not None and rest and _is_scalar(rest[0], "float") else None
     trained = [index for index, variable in enumerate(variables) if variable.trained]
+    for extra_copy in ("use_ema", "gradient_accumulation_steps"):
+        if optimizer is not None and optimizer.config.get(extra_copy):
+            rest = rest[len(trained) :]  # averages, sums of gradients: one per weight, first
     if not rest or not trained:
         return Found(kind, iteration, rate, ())
     each, extra = divmod(len(rest), len(trained))

@@ -21,6 +21,7 @@ from smdlens.snapshots.records import TensorRef
 NOTE = "names and axes shown as torch has them (kernel: out, in, spatial)"
 SCALED = "the momentum of Keras' SGD, v = m v - lr g, is shown divided by -lr, as torch keeps it"
 NO_RATE = "the momentum of Keras' SGD holds a learning rate the file does not give: left out"
+NO_DECAY = "an L1 regulariser, or L2 beside decoupled weight decay: decay not given"
 _MOMENTS = {"m": "exp_avg", "momentum": "exp_avg", "v": "exp_avg_sq", "velocity": "exp_avg_sq",
             "vhat": "max_exp_avg_sq", "velocity_hat": "max_exp_avg_sq"}  # fmt: skip
 _ADAM = frozenset({"adam", "adamw"})
@@ -133,10 +134,12 @@ def _groups(
         common["decoupled_weight_decay"] = bool(decay)
     groups: dict[float | None, list[str]] = {}
     for v in trained:
-        l2 = l2_of(v.layer, v.path[-1]) if v.layer is not None else 0.0
-        own = None if l2 is None or decay is None or (l2 and decay) else decay + 2.0 * l2
-        if own is None:
-            notes.append("an L1 regulariser, or L2 beside decoupled weight decay: decay not given")
+        if v.layer is None:  # a model written as a class: its regularisers are not described
+            own = decay or None
+        else:
+            l2 = l2_of(v.layer, v.path[-1])
+            own = None if l2 is None or decay is None or (l2 and decay) else decay + 2.0 * l2
+            notes += [NO_DECAY] if own is None else []
         groups.setdefault(own, []).append(names[v.path])
     return [
         {**common, **({} if own is None else {"weight_decay": own}), "params": params}

@@ -16,6 +16,7 @@ from smdlens.snapshots.keras_config import KerasLayer, snake_case
 from smdlens.snapshots.records import TensorRef
 from smdlens.snapshots.steps import natural_key
 
+Shape = tuple[int, ...]
 Locate = Callable[[str, Hdf5Dataset], TensorRef]
 _SUFFIX = re.compile(r"_\d+$")
 _STATISTICS = frozenset({"moving_mean", "moving_variance", "mean", "variance", "count", "state"})
@@ -91,7 +92,9 @@ def numbered_variables(
     for keys, names, group in _with_vars(root, (), ()):
         if keys[:1] and keys[0] in ("optimizer", "metrics", "_metrics", "loss_tracker"):
             continue
-        layer = by_path.get(names) or kinds.get(keys[-1] if keys else "")
+        around = (by_path.get(names[:n]) for n in range(len(names), 0, -1))
+        layer = next((each for each in around if each is not None), None)
+        layer = layer or kinds.get(keys[-1] if keys else "")
         if layer is not None and layer.path != names and len(keys) == 2:
             names = layer.path
         datasets = [
@@ -99,7 +102,8 @@ def numbered_variables(
             for number, dataset in sorted(group.members.items(), key=lambda kv: natural_key(kv[0]))
             if isinstance(dataset, Hdf5Dataset) and dataset.dtype != TEXT
         ]
-        own = variable_names(keys[-1] if keys else "", len(datasets), layer)
+        hint = _kind_of(keys, names, [dataset.shape for _, dataset in datasets])
+        own = variable_names(hint, len(datasets), layer)
         for (number, dataset), variable in zip(datasets, own, strict=True):
             where = "/".join((*keys, "vars", number))
             trained = variable not in _STATISTICS and not dataset.dtype.startswith(("int", "uint"))
@@ -123,7 +127,11 @@ def numbered_variables(
 
 def numbered_slots(root: Hdf5Group, locate: Locate) -> tuple[str, list[TensorRef]]:
     """The optimizer's name ("" where the file does not say) and variables, in its own order."""
-    group = member(root, "optimizer", "vars")
+    holder: Hdf5Group | Hdf5Dataset | None = root.members.get("optimizer")
+    while isinstance(holder, Hdf5Group) and "inner_optimizer" in holder.members:
+        # Mixed precision wraps it: the outer one counts nothing and has a rate of 0.
+        holder = holder.members["inner_optimizer"]
+    group = member(holder, "vars") if isinstance(holder, Hdf5Group) else None
     if not isinstance(group, Hdf5Group):
         return "", []
     name = group.attributes.get("name")
@@ -164,6 +172,25 @@ def variable_names(key: str, count: int, layer: KerasLayer | None) -> list[str]:
     elif kind == "seed_generator":
         names = ("state",)
     return [names[i] if i < len(names) else str(i) for i in range(count)]
+
+
+def _kind_of(keys: tuple[str, ...], names: tuple[str, ...], shapes: list[Shape]) -> str:
+    """The kind of a layer: from the name of its group, its own name, or its variables' shapes.
+
+    A model written as a class names groups by its attributes ("self.conv1"), not by their classes.
+    """
+    for text in (keys[-1:], names[-1:]):
+        if text and variable_names(text[0], 1, None) != ["0"]:
+            return text[0]
+    first = shapes[0] if shapes else ()
+    if len(shapes) in (1, 2) and all(shape == first[-1:] for shape in shapes[1:]):
+        if len(first) > 2:
+            return "conv"
+        if len(first) == 2 and len(shapes) == 2:
+            return "dense"
+    if len(first) == 1 and len(shapes) in (2, 4) and set(shapes) == {first}:
+        return "batch_normalization" if len(shapes) == 4 else "layer_normalization"
+    return ""
 
 
 def _affine(layer: KerasLayer | None, count: int) -> tuple[str, ...]:

@@ -70,6 +70,7 @@ class _Sorted:
         self.keras: list[tuple[str, TensorRef]] = []
         self.settings: dict[str, Any] = {}
         self.others: dict[str, Any] = {}
+        self.wrapped = False
 
     def take(self, variable: Variable) -> None:
         key, ref = variable.key, variable.tensor
@@ -93,9 +94,13 @@ class _Sorted:
             self.keys[key] = path
 
     def _of_optimizer(self, rest: str, variable: Variable) -> None:
-        if rest in _COUNTERS:
+        # Mixed precision wraps the optimizer: the outer one's counter and rate stay 0.
+        inner = rest.removeprefix("inner_optimizer/")
+        outer = inner == rest and self.wrapped
+        self.wrapped, rest = self.wrapped or inner != rest, inner
+        if rest in _COUNTERS and not outer:
             self.others["iteration"] = variable.tensor
-        elif rest in _SETTINGS:
+        elif rest in _SETTINGS and not outer:
             self.settings[_SETTINGS[rest]] = variable.tensor
         elif rest.startswith("_variables/") and variable.name:
             self.keras.append((variable.name, variable.tensor))

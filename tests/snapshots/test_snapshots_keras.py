@@ -132,6 +132,43 @@ def test_weights_alone_find_their_slots_by_order_and_shape(run: str, file: str) 
     assert "weight_decay" not in record.groups[0].values
 
 
+@pytest.mark.parametrize("file", ["model-2.keras", "model-2.h5"])
+def test_mixed_precision(file: str) -> None:
+    """The optimizer that scales the loss counts nothing itself and has a rate of 0."""
+    snapshot = open_snapshot(GOLDEN / "mixed" / file)
+    facts, _ = _said("mixed", file)
+    assert snapshot.step == facts["iterations"] == 2
+    assert _check(snapshot, "mixed", file) == 11
+    assert snapshot.optimizer is not None
+    assert snapshot.optimizer.groups[0].values["lr"] == pytest.approx(0.1)
+
+
+@pytest.mark.parametrize("file", ["model-2.keras", "w-2.weights.h5"])
+def test_a_model_written_as_a_class(file: str) -> None:
+    """Its file names groups by attributes and describes no layer."""
+    snapshot = open_snapshot(GOLDEN / "written" / file)
+    assert _check(snapshot, "written", file) == 8
+    assert {n: r.shape for n, r in snapshot.tensors.items() if len(r.shape) > 1} == {
+        "conv_a.weight": (4, 2, 3, 2), "head_a.weight": (4, 4), "head_b.weight": (3, 4),
+    }  # fmt: skip
+    assert snapshot.optimizer is not None and snapshot.network is None
+    # Regularisers are not described, so no decay is claimed.
+    assert all("weight_decay" not in g.values for g in snapshot.optimizer.groups)
+
+
+@pytest.mark.parametrize("file", ["model-2.keras", "w-2.weights.h5"])
+def test_averages_beside_the_moments(file: str) -> None:
+    snapshot = open_snapshot(GOLDEN / "averaged" / file)
+    record = snapshot.optimizer
+    if file.endswith(".h5"):  # nothing says that there are averages among the buffers
+        assert record is not None and not record.slots
+        assert "unmapped: 44 buffers of adam for 11 weights" in snapshot.scalars["conversion"]
+        return
+    assert _check(snapshot, "averaged", file) == 22
+    assert record is not None and record.groups[0].values["amsgrad"] is True
+    assert all("max_second_moment" in held for held in record.slots.values())
+
+
 def test_weights_of_tf_keras_name_neither_layers_nor_optimizer() -> None:
     snapshot = open_snapshot(GOLDEN / "tf_sgd" / "w-5.weights.h5")
     _, arrays = _said("tf_sgd", "w-5.weights.h5")
