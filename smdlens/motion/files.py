@@ -115,8 +115,8 @@ class FilePool:
             handle.users += 1
         try:
             if extent.packed is None:
-                _read_fully(handle.file, extent.offset + first, target)
                 cost = len(target)
+                _read_fully(handle.file, extent.offset + first, target)
             else:
                 last = first + len(target)
                 cost = self._unpacked.read_into(extent, first, last, target, handle.file)

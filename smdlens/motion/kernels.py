@@ -30,12 +30,12 @@ def reference_ratio(a2: Float, b2: Float) -> Float:
 
 
 def residual(a: Slab, b: Slab, ratio: Float, out: Slab, *, wide: bool) -> None:
-    """The difference b - r a, one r per channel, into `out`.
+    """The difference b - r a into `out`.
 
     Args:
         a: Weights at the start.
         b: Weights at the end.
-        ratio: From `reference_ratio`, [channels].
+        ratio: From `reference_ratio`, one or [channels].
         out: Overwritten.
         wide: True where the weights are stored as float64: their product with r would round, so a
             is taken in two parts.
@@ -46,8 +46,8 @@ def residual(a: Slab, b: Slab, ratio: Float, out: Slab, *, wide: bool) -> None:
     channel = 0
     for start, end, target in zip(a.parts, b.parts, out.parts, strict=True):
         count = start.cube.shape[1]
-        r = torch.from_numpy(ratio[channel : channel + count])
-        r = r.to(start.cube.device).view(1, -1, 1)
+        some = ratio if len(ratio) == 1 else ratio[channel : channel + count]
+        r = torch.from_numpy(some).to(start.cube.device).view(1, -1, 1)
         channel += count
         if not wide:
             torch.addcmul(end.cube, r, start.cube, value=-1, out=target.cube)

@@ -19,11 +19,11 @@ Flags = NDArray[np.bool_]
 End = tuple[Slab, Float, torch.Tensor | None]
 # The row sums |a|^2, |b|^2 and <a, b> carry errors of about 1e-16 each, and so does
 # D = |b|^2 - 2 r <a, b> + r^2 |a|^2; over the n rows of a tensor they average out to
-# 3e-16 |b|^2 / sqrt(n). Where D is at least FAR_APART / sqrt(n) of |b|^2, three times that is below
+# 4e-16 |b|^2 / sqrt(n). Where D is at least FAR_APART / sqrt(n) of |b|^2, three times that is below
 # 1e-12 of it.
-FAR_APART = 1e-3
-# For one channel, too: from here on (angles above 1e-3) its own D is good to 1e-9, and
-# <a, b> - r |a|^2 to 1e-12 of what it adds to the chord.
+FAR_APART = 2e-3
+# Never below this: from here on (angles above 1e-3) <a, b> - r |a|^2 is good to 1e-12 of what it adds
+# to the chord, and the D of a channel, one row or few, to 1e-9.
 NOT_NEAR = 1e-6
 
 
@@ -47,31 +47,25 @@ class Chords:
         sizes = np.array([plan.numel]) if plan.joined is None else geometry.sizes
         far = FAR_APART / np.sqrt(np.maximum(sizes / LONGEST_ROW, 1.0))
         self._cos2_far = 1.0 - geometry.to_rows(geometry.of_owner(np.maximum(far, NOT_NEAR)))
-        self._exact: list[_Exact] = []
-        self._masked: list[tuple[int, int, Float, Float]] = []
-
-    def clear(self) -> None:
-        """Forget what was added."""
-        self._exact.clear()
-        self._masked.clear()
+        self._exact: dict[tuple[int, int], _Exact] = {}
+        self._masked: dict[tuple[int, int], tuple[Float, Float]] = {}
 
     def add(self, block: int, pair: int, start: End, end: End) -> None:
         """One more pair in one more block."""
         a, aa, bad_a = start
         b, bb, bad_b = end
-        ab = self._ab[block, pair]
         if bad_a is not None or bad_b is not None:
             a, b, aa, bb = self._without(a, b, bad_a, bad_b)
-            self._masked.append((block, pair, aa, bb))
+            self._masked[block, pair] = aa, bb
+        ab = self._ab[block, pair]
         self._geometry.row_dots(a, b, self._spare, ab)
-        cos2, most = ab * ab, aa * bb
-        close = cos2 > self._cos2_far * most
-        if close.any():
-            near = cos2 > (1.0 - NOT_NEAR) * most
-            wide = self._wide[pair] or self._wide[pair + 1]
-            self._exact.append(
-                _Exact(block, pair, *self._from_difference(a, b, aa, bb, close, near, wide))
-            )
+        if self._is_close(aa, bb, ab).any():
+            self._exact[block, pair] = self._from_difference(a, b, aa, bb, pair)
+
+    def clear(self) -> None:
+        """Forget what was added."""
+        self._exact.clear()
+        self._masked.clear()
 
     def summed(self, norm2: Float) -> ChordSums:
         """Sums of channels, [blocks, pairs, channels].
@@ -83,37 +77,44 @@ class Chords:
         aa, bb = norm2[:, :-1], norm2[:, 1:]
         if self._masked:
             aa, bb = aa.copy(), bb.copy()
-        for block, pair, start2, end2 in self._masked:
-            aa[block, pair], bb[block, pair] = start2, end2
+        for at, (start2, end2) in self._masked.items():
+            aa[at], bb[at] = start2, end2
         a2, b2 = geometry.to_channels(aa), geometry.to_channels(bb)
         ratio = kernels.reference_ratio(a2, b2)
         r = geometry.to_rows(ratio)
         # |b - r a|^2 and <b - r a, a> from <a, b> alone, where nothing is lost by it.
-        shared = r * ab
-        dd = geometry.to_channels(bb - 2.0 * shared + r * r * aa)
+        dd = geometry.to_channels(bb - 2.0 * (r * ab) + r * r * aa)
         da = geometry.to_channels(ab - r * aa)
-        for exact in self._exact:
-            at = exact.block, exact.pair
-            dd[at][exact.close] = exact.dd[exact.close]
-            da[at][exact.near] = exact.da[exact.near]
+        if self._exact:
+            counts = geometry.whole_tensors(self._is_close(aa, bb, ab))
+            for at, exact in self._exact.items():
+                where = counts[at]
+                dd[at][where], da[at][where] = exact.dd[where], exact.da[where]
+                ratio[at][where] = np.broadcast_to(exact.ratio, where.shape)[where]
         return ChordSums(a2, b2, dd, da, ratio)
 
-    def _from_difference(
-        self, a: Slab, b: Slab, aa: Float, bb: Float, close: Flags, near: Flags, wide: bool
-    ) -> tuple[Flags, Flags, Float, Float]:
-        """Sums of b - r a itself, for the tensors that have a row that needs them."""
-        geometry, difference, spare = self._geometry, self._difference, self._spare
-        ratio = kernels.reference_ratio(geometry.to_channels(aa), geometry.to_channels(bb))
+    def _is_close(self, aa: Float, bb: Float, ab: Float) -> Flags:
+        close: Flags = ab * ab > self._cos2_far * (aa * bb)
+        return close
+
+    def _from_difference(self, a: Slab, b: Slab, aa: Float, bb: Float, pair: int) -> _Exact:
+        """Sums of b - r a itself.
+
+        One r does for a whole tensor: its chord has one c, and how far channels stray from it is
+        part of that chord.
+        """
+        geometry, difference = self._geometry, self._difference
+        if geometry.tensors == 1:
+            a2, b2 = aa.sum(keepdims=True), bb.sum(keepdims=True)
+        else:
+            a2, b2 = geometry.to_channels(aa), geometry.to_channels(bb)
+        ratio = kernels.reference_ratio(a2, b2)
+        wide = self._wide[pair] or self._wide[pair + 1]
         kernels.residual(a, b, ratio, difference, wide=wide)
-        rows = np.empty(geometry.rows)
-        geometry.row_dots(difference, difference, spare, rows)
-        dd = da = geometry.to_channels(rows)
-        close, near = geometry.whole_tensors(close), geometry.whole_tensors(near)
-        if near.any():
-            rows = np.empty(geometry.rows)
-            geometry.row_dots(difference, a, spare, rows)
-            da = geometry.to_channels(rows)
-        return close, near, dd, da
+        dd, da = np.empty(geometry.rows), np.empty(geometry.rows)
+        geometry.row_dots(difference, difference, self._spare, dd)
+        geometry.row_dots(difference, a, self._spare, da)
+        return _Exact(ratio, geometry.to_channels(dd), geometry.to_channels(da))
 
     def _without(
         self, a: Slab, b: Slab, bad_a: torch.Tensor | None, bad_b: torch.Tensor | None
@@ -137,11 +138,8 @@ class Chords:
 
 @dataclass(frozen=True, slots=True)
 class _Exact:
-    """Sums of one pair's b - r a by channel, and for which channels they count."""
+    """Sums of b - r a by channel, and r: one, or one for each channel."""
 
-    block: int
-    pair: int
-    close: Flags
-    near: Flags
+    ratio: Float
     dd: Float
     da: Float

@@ -58,34 +58,35 @@ class Panel:
 
     def _walk(self, *, careful: bool) -> BufferSums:
         """Bring every block of every snapshot in."""
-        geometry, space, spare, snapshots = (
-            self._geometry,
-            self._space,
-            self._spare,
-            self._plan.snapshots,
-        )
-        buffers = BufferSums(self._plan, geometry, space)
+        buffers = BufferSums(self._plan, self._geometry, self._space)
         self._chords.clear()
         for place, block in enumerate(self._blocks):
-            a, a2, bad_a = self._weights[1], self._norm2[place, 0], None
-            for index, sources in enumerate(snapshots):
-                b, b2, bad_b = self._weights[index & 1], self._norm2[place, index], None
-                space.load(sources.weights, block, b.flat)
-                geometry.row_dots(b, b, spare, b2)
-                if careful and not np.isfinite(b2).all():
-                    bad_b = self._without_nonfinite(b, b2, index)
-                self._rounding.add(place, index, b, bad_b)
-                if self._clock is not None:
-                    (part,) = b.parts
-                    self._clock[index] = part.cube.sum(1).view(-1).cpu().numpy()
-                if index:
-                    self._chords.add(place, index - 1, (a, a2, bad_a), (b, b2, bad_b))
-                if buffers.wanted:
-                    buffers.add(index, block, b)
-                a, a2, bad_a = b, b2, bad_b
+            self._block(place, block, buffers, careful=careful)
         return buffers
 
-    def _without_nonfinite(self, w: Slab, norm2: Float, index: int) -> torch.Tensor:
+    def _block(self, place: int, block: Block, buffers: BufferSums, *, careful: bool) -> None:
+        """Bring one block of every snapshot in."""
+        geometry, space, spare = self._geometry, self._space, self._spare
+        a, a2, bad_a = self._weights[1], self._norm2[place, 0], None
+        for index, sources in enumerate(self._plan.snapshots):
+            b, b2, bad_b = self._weights[index & 1], self._norm2[place, index], None
+            space.load(sources.weights, block, b.flat)
+            geometry.row_dots(b, b, spare, b2)
+            if careful and not np.isfinite(b2).all():
+                bad_b = self._without_nonfinite(b, b2)
+            if index:
+                self._chords.add(place, index - 1, (a, a2, bad_a), (b, b2, bad_b))
+            self._rounding.add(place, index, b, bad_b)
+            if bad_b is not None:
+                self._nonfinite[index] += geometry.sums(bad_b)
+            if self._clock is not None:
+                (part,) = b.parts
+                self._clock[index] = part.cube.sum(1).view(-1).cpu().numpy()
+            if buffers.wanted:
+                buffers.add(index, block, b)
+            a, a2, bad_a = b, b2, bad_b
+
+    def _without_nonfinite(self, w: Slab, norm2: Float) -> torch.Tensor:
         """Set what is not finite to zero; returns where that was."""
         # On the CPU by numpy: torch makes a float64 copy on the way.
         on_cpu = len(w.values) > 0
@@ -93,7 +94,6 @@ class Panel:
         bad = finite.logical_not_()
         w.flat.masked_fill_(bad, 0.0)
         self._geometry.row_dots(w, w, self._spare, norm2)
-        self._nonfinite[index] += self._geometry.sums(bad)
         return bad
 
     def _summed(self, buffers: BufferSums) -> TensorSums:

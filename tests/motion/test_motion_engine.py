@@ -29,9 +29,9 @@ def assert_same(a: Motion, b: Motion, rel: float = 1e-12) -> None:
         for x, y in zip(left.to_dicts(), right.to_dicts(), strict=True):
             for name in x:
                 if isinstance(x[name], float):
-                    # round2 is summed in float32 on purpose
-                    limit = 1e-5 if name == "round2" else rel
-                    assert y[name] == pytest.approx(x[name], rel=limit, abs=1e-300), name
+                    # A channel of one element has no angle but for the rounding of how it grew.
+                    least = 1e-9 if name.startswith("angle") else 1e-300
+                    assert y[name] == pytest.approx(x[name], rel=rel, abs=least), name
                 else:
                     assert x[name] == y[name], name
 
