@@ -22,8 +22,8 @@ End = tuple[Slab, Float, torch.Tensor | None]
 # 4e-16 |b|^2 / sqrt(n). Where D is at least FAR_APART / sqrt(n) of |b|^2, three times that is below
 # 1e-12 of it.
 FAR_APART = 2e-3
-# Never below this: from here on (angles above 1e-3) <a, b> - r |a|^2 is good to 1e-12 of what it adds
-# to the chord, and the D of a channel, one row or few, to 1e-9.
+# Never below this: from here on (angles above 1e-3) <a, b> - r |a|^2 is good to 1e-12 of what it
+# adds to the chord, and the D of a channel, one row or few, to 1e-9.
 NOT_NEAR = 1e-6
 
 
