@@ -35,6 +35,22 @@ class FlowNode:
 
 
 @dataclass(frozen=True, slots=True)
+class EpsilonEffect:
+    """How far a normalisation's epsilon is from nothing, at the weights the model came with.
+
+    Attributes:
+        share: Mean of eps / (var + eps) over channels, groups or positions.
+        share_max: The largest.
+        cosine: <w, g> / (|w| |g|), g the gradient of a random linear function of the outputs; 0 on
+            an exact sphere. Of the whole set where a tensor is invariant only jointly.
+    """
+
+    share: float
+    share_max: float
+    cosine: float
+
+
+@dataclass(frozen=True, slots=True)
 class Disagreement:
     """A tensor of which the graph and the experiment say different things; `detail` has both."""
 
@@ -58,6 +74,8 @@ class ScaleSymmetry:
         pieces: Tensor -> axis and the piece of each index along it, where the solver looked.
         joint_pieces: The same for jointly invariant sets (names sorted); one number, one piece,
             across the members of a set.
+        behind: Tensor -> path of the module whose normalisation takes its scale away.
+        epsilon: Tensor -> what that normalisation's epsilon leaves of the invariance, if measured.
         disagreements: Where the experiment says something else; empty without one.
     """
 
@@ -69,6 +87,8 @@ class ScaleSymmetry:
     flow: tuple[FlowNode, ...] = ()
     pieces: Pieces = field(default_factory=dict)
     joint_pieces: Mapping[tuple[str, ...], Pieces] = field(default_factory=dict)
+    behind: Mapping[str, str] = field(default_factory=dict)
+    epsilon: Mapping[str, EpsilonEffect] = field(default_factory=dict)
     disagreements: tuple[Disagreement, ...] = ()
 
 
@@ -95,6 +115,9 @@ def symmetry_of_graph(graph: ModelGraph, *, frozen: Iterable[str] = ()) -> Scale
         flow=_flow(solution, graph),
         aliases={alias: p.name for p in solution.parameters for alias in p.aliases},
         pieces=_pieces(solution, solution.channels),
+        behind={
+            solution.parameters[at].name: node.module for at, node in solution.normaliser.items()
+        },
         joint_pieces={
             tuple(sorted(solution.parameters[at].name for at in members)): _pieces(solution, found)
             for members, found in solution.joint_channels.items()

@@ -14,8 +14,9 @@ from collections.abc import Mapping, Sequence
 from torch import nn
 
 from smdlens.errors import GraphError
+from smdlens.symmetry.epsilon import epsilon_effects, in_words, worst
 from smdlens.symmetry.records import Evidence, TensorSymmetry
-from smdlens.symmetry.scale_symmetry import Disagreement, ScaleSymmetry
+from smdlens.symmetry.scale_symmetry import Disagreement, EpsilonEffect, ScaleSymmetry
 from smdlens.symmetry.verify_claims import Claims, Verdict
 from smdlens.symmetry.verify_experiment import Experiment
 from smdlens.vocabulary import EvidenceKind, Role
@@ -38,6 +39,7 @@ def verified(
     try:
         claims = Claims(symmetry, lambda seed: Experiment(model, args, kwargs, seed))
         verdicts = claims.verdicts()
+        epsilon = epsilon_effects(symmetry, Experiment(model, args, kwargs, seed=None))
     except GraphError:
         raise
     except Exception as error:
@@ -46,18 +48,33 @@ def verified(
             subject=type(model).__name__,
             remedy="Leave out --verify.",
         ) from error
-    tensors = {name: _judged(t, verdicts[name]) for name, t in symmetry.tensors.items()}
+    tensors = {
+        name: _judged(tensor, verdicts[name], epsilon.get(name))
+        for name, tensor in symmetry.tensors.items()
+    }
     against = tuple(
         Disagreement(name, verdict.detail)
         for name, verdict in verdicts.items()
         if verdict.against_role or verdict.against_pieces
     )
-    return dataclasses.replace(symmetry, tensors=tensors, disagreements=against)
+    notes = [*symmetry.notes, *filter(None, [worst(epsilon)])]
+    return dataclasses.replace(
+        symmetry,
+        tensors=tensors,
+        epsilon=epsilon,
+        disagreements=against,
+        notes=tuple(notes),
+    )
 
 
-def _judged(tensor: TensorSymmetry, verdict: Verdict) -> TensorSymmetry:
-    evidence = (*tensor.evidence, Evidence(EvidenceKind.NUMERIC, verdict.detail))
-    tensor = dataclasses.replace(tensor, evidence=evidence)
+def _judged(
+    tensor: TensorSymmetry, verdict: Verdict, epsilon: EpsilonEffect | None
+) -> TensorSymmetry:
+    details = [verdict.detail]
+    if epsilon is not None and not verdict.against_role:
+        details.insert(0, in_words(epsilon))
+    evidence = tuple(Evidence(EvidenceKind.NUMERIC, detail) for detail in details)
+    tensor = dataclasses.replace(tensor, evidence=(*tensor.evidence, *evidence))
     if verdict.against_role:
         return dataclasses.replace(
             tensor,

@@ -1,4 +1,4 @@
-"""A copy of a network at one random point in float64, to rescale and to differentiate."""
+"""A copy of a network in float64, at a random point or as it is, to rescale and differentiate."""
 
 from __future__ import annotations
 
@@ -24,10 +24,14 @@ _EPSILON_AT = {
 
 
 class _Exact(TorchFunctionMode):
-    """Casts to a shorter float do nothing, epsilons given to a function are lowered.
+    """Casts to a shorter float do nothing; epsilons given to a function are lowered, if asked.
 
     Rounding would look like a change, and an epsilon is one.
     """
+
+    def __init__(self, *, lowered: bool) -> None:
+        super().__init__()
+        self._lowered = lowered
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = dict(kwargs or {})
@@ -36,7 +40,7 @@ class _Exact(TorchFunctionMode):
             return args[0].double() if args[0].is_floating_point() else func(*args).double()
         args = tuple(_lengthened(item) for item in args)
         kwargs = {key: _lengthened(item) for key, item in kwargs.items()}
-        at = _EPSILON_AT.get(name)
+        at = _EPSILON_AT.get(name) if self._lowered else None
         if at is not None:
             if len(args) > at:
                 args = (*args[:at], TINY, *args[at + 1 :])
@@ -50,7 +54,7 @@ def _lengthened(item: Any) -> Any:
 
 
 class Experiment:
-    """The model in float64 with tiny epsilons, random parameters, batch norms on batch statistics.
+    """The model in float64, batch norms on batch statistics, epsilons lowered.
 
     Zero biases and gates would look invariant, so no parameter keeps its value.
 
@@ -58,7 +62,7 @@ class Experiment:
         model: The network; a copy of it is used.
         args: Arguments of one call; floating tensors among them are drawn at random.
         kwargs: Keyword arguments, likewise.
-        seed: Of parameters and inputs.
+        seed: Of parameters and inputs; None leaves these and every epsilon as they are.
 
     Raises:
         GraphError: No output is a floating-point tensor.
@@ -69,33 +73,40 @@ class Experiment:
         model: nn.Module,
         args: Sequence[object],
         kwargs: Mapping[str, object] | None,
-        seed: int = 1,
+        seed: int | None = 1,
     ) -> None:
-        generator = torch.Generator().manual_seed(seed)
+        generator = torch.Generator().manual_seed(seed or 0)
+        self._as_it_is = seed is None
         self.model = copy.deepcopy(model).cpu().double().eval()
         for module in self.model.modules():
             if isinstance(module, nn.modules.batchnorm._NormBase):
                 module.train()
             for name, value in list(vars(module).items()):
-                if "eps" in name and isinstance(value, float) and 0.0 < value < 0.1:
+                small = "eps" in name and isinstance(value, float) and 0.0 < value < 0.1
+                if small and not self._as_it_is:
                     setattr(module, name, TINY)
         self.parameters: dict[str, nn.Parameter] = {}
         with torch.no_grad():
             for name, parameter in self.model.named_parameters(remove_duplicate=False):
                 parameter.requires_grad_(True)
                 self.parameters[name] = parameter
-            for parameter in self.model.parameters():
+            for parameter in () if self._as_it_is else self.model.parameters():
                 fan_in = max(parameter[0].numel(), 1) if parameter.dim() > 1 else 4
                 noise = torch.randn(parameter.shape, generator=generator, dtype=torch.float64)
                 parameter.copy_(noise * max(fan_in**-0.5, 0.1))
         leaves, self._spec = torch.utils._pytree.tree_flatten((tuple(args), dict(kwargs or {})))
-        self._leaves = [_in_float64(leaf, generator) for leaf in leaves]
+        drawn = None if self._as_it_is else generator
+        self._leaves = [_in_float64(leaf, drawn) for leaf in leaves]
         self.base = self.outputs()
 
     def outputs(self, *, gradient: bool = False) -> torch.Tensor:
         """All floating outputs, joined."""
         args, kwargs = torch.utils._pytree.tree_unflatten(self._leaves, self._spec)
-        with torch.set_grad_enabled(gradient), _Exact(), warnings.catch_warnings():
+        with (
+            torch.set_grad_enabled(gradient),
+            _Exact(lowered=not self._as_it_is),
+            warnings.catch_warnings(),
+        ):
             warnings.simplefilter("ignore")
             return joined_outputs(self.model(*args, **kwargs))
 
@@ -114,7 +125,12 @@ class Experiment:
         return float(difference) if bool(torch.isfinite(difference)) else float("inf")
 
     def products(self) -> Iterator[tuple[str, torch.Tensor]]:
-        """Name and w * dL/dw / |L| of each parameter, L a random linear function of the outputs.
+        """Name and w * dL/dw / |L| of each parameter, L a random linear function of the outputs."""
+        for name, gradient in self.gradients():
+            yield name, gradient * self.parameters[name].detach()
+
+    def gradients(self) -> Iterator[tuple[str, torch.Tensor]]:
+        """Name and dL/dw / |L| of each parameter, L a random linear function of the outputs.
 
         One backward pass. Zeros where the outputs do not depend on it.
         """
@@ -132,7 +148,7 @@ class Experiment:
         )
         for name in reversed(names):
             gradient, w = gradients.pop(), self.parameters[name].detach()
-            yield name, torch.zeros_like(w) if gradient is None else gradient * w / size
+            yield name, torch.zeros_like(w) if gradient is None else gradient / size
 
 
 def joined_outputs(result: object) -> torch.Tensor:
@@ -156,9 +172,11 @@ def joined_outputs(result: object) -> torch.Tensor:
     return torch.cat(tensors)
 
 
-def _in_float64(leaf: object, generator: torch.Generator) -> object:
+def _in_float64(leaf: object, generator: torch.Generator | None) -> object:
     if not isinstance(leaf, torch.Tensor):
         return leaf
+    if generator is None:
+        return leaf.double() if leaf.is_floating_point() else leaf
     # Batch statistics of two samples are +-1 whatever comes in: four are the least.
     times = max(1, -(-4 // leaf.shape[0])) if leaf.dim() else 1
     if not leaf.is_floating_point():

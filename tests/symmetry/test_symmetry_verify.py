@@ -29,6 +29,7 @@ KNOWN = {
     "levit": "attention_biases",  # cached in eval mode, so the experiment cannot reach it
     # The inputs hold the padding token, whose row gets no gradient.
     **dict.fromkeys(("bert", "albert", "electra"), ".embeddings."),
+    "glm4": "",  # and the gains in one set with the embedding
 }
 
 

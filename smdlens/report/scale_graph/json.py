@@ -20,7 +20,7 @@ def dumps(symmetry: ScaleSymmetry) -> str:
         "schema_version": SCHEMA_VERSION,
         "smdlens_version": __version__,
         "source": symmetry.source,
-        "tensors": [_tensor(tensor) for tensor in symmetry.tensors.values()],
+        "tensors": [_tensor(tensor, symmetry) for tensor in symmetry.tensors.values()],
         "symmetries": [
             {for_json(name): _number(exponent) for name, exponent in vector.items()}
             for vector in symmetry.basis
@@ -43,7 +43,8 @@ def _number(exponent: Any) -> int | float:
     return int(exponent) if exponent.denominator == 1 else float(exponent)
 
 
-def _tensor(tensor: TensorSymmetry) -> dict[str, Any]:
+def _tensor(tensor: TensorSymmetry, symmetry: ScaleSymmetry) -> dict[str, Any]:
+    effect = symmetry.epsilon.get(tensor.name)
     return {
         "name": for_json(tensor.name),
         "shape": list(tensor.shape),
@@ -62,6 +63,13 @@ def _tensor(tensor: TensorSymmetry) -> dict[str, Any]:
         "axis": tensor.axis,
         "groups": tensor.groups,
         "joint_with": [for_json(name) for name in tensor.joint_with],
+        "epsilon": None
+        if effect is None
+        else {
+            "share": effect.share,
+            "share_max": effect.share_max,
+            "cosine": effect.cosine,
+        },
         "evidence": [
             {"kind": item.kind.value, "detail": for_json(item.detail)} for item in tensor.evidence
         ],
