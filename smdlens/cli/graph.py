@@ -8,6 +8,7 @@ from typing import Annotated
 
 import typer
 
+from smdlens.atomic import check_writable, write_bytes
 from smdlens.cli.console import report_console
 from smdlens.errors import ExitCode, InputError
 
@@ -54,6 +55,9 @@ def graph(
         bool,
         typer.Option("--verify", help="Confirm by rescaling the weights and running the model."),
     ] = False,
+    verbose: Annotated[
+        bool, typer.Option("-v", "--verbose", help="Show every block, also those that are alike.")
+    ] = False,
     json: Annotated[bool, typer.Option("--json", help="JSON to stdout instead.")] = False,
     output: Annotated[
         list[str] | None,
@@ -74,6 +78,7 @@ def graph(
                 subject=f"-o {path}",
                 expected=f"one of {', '.join(_SUFFIXES)}",
             )
+        check_writable(path)
     from smdlens.symmetry.ask import symmetry_of
 
     symmetry = symmetry_of(model, inputs, input_fn, verify=verify)
@@ -86,12 +91,10 @@ def graph(
             text = html.dumps(symmetry, f"Scale symmetry of {model}")
         else:
             text = dot.dumps(symmetry) if suffix == ".dot" else as_json.dumps(symmetry)
-        from smdlens.atomic import write_bytes
-
         write_bytes(path, text.encode())
     if json:
         sys.stdout.write(as_json.dumps(symmetry))
     else:
-        tree.render(symmetry, report_console(), model)
+        tree.render(symmetry, report_console(), model, verbose=verbose)
     if symmetry.disagreements:
         raise typer.Exit(ExitCode.INCONCLUSIVE)

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import logging
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -51,7 +53,7 @@ def _exported(model: nn.Module, args: tuple[object, ...], kwargs: dict[str, obje
     failure: Exception | None = None
     for some_args, some_kwargs in attempts:
         try:
-            with warnings.catch_warnings(), torch.no_grad():
+            with warnings.catch_warnings(), torch.no_grad(), _quiet():
                 warnings.simplefilter("ignore")
                 program = torch.export.export(model, some_args, some_kwargs, strict=False)
                 # Functional form only: writes into views would otherwise hide dependences.
@@ -65,6 +67,17 @@ def _exported(model: nn.Module, args: tuple[object, ...], kwargs: dict[str, obje
         remedy="Check --input or --input-fn; data-dependent control flow has no graph. "
         "With --model-optional the analysis goes on from names.",
     ) from failure
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Whatever fails is told in our words; torch logs pages about it."""
+    before = logging.root.manager.disable
+    logging.disable(logging.CRITICAL)
+    try:
+        yield
+    finally:
+        logging.disable(before)
 
 
 def _first_line(error: BaseException | None) -> str:

@@ -155,11 +155,14 @@ def _called(function: Any, subject: str) -> Any:
     try:
         return function()
     except (Exception, SystemExit) as error:
+        arguments = isinstance(error, TypeError) and "argument" in str(error)
         raise GraphError(
             f"raised {_brief(error)}",
             subject=subject,
-            expected="a factory that needs no arguments",
-            remedy="Wrap it in a function without arguments.",
+            expected="a function that needs no arguments" if arguments else None,
+            remedy="Wrap it in a function without arguments."
+            if arguments
+            else "Call it in Python to see where.",
         ) from error
 
 
