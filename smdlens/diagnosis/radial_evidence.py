@@ -19,7 +19,7 @@ from smdlens.diagnosis.radial import radial_ratio
 from smdlens.diagnosis.records import Finding
 from smdlens.diagnosis.unit_gradients import ExactGradients
 from smdlens.symmetry.records import Evidence, ScaleGroups, TensorSymmetry
-from smdlens.vocabulary import INVARIANT_ROLES, EvidenceKind, Outcome, Role
+from smdlens.vocabulary import EvidenceKind, Outcome, Role
 
 Array = NDArray[np.float64]
 
@@ -161,7 +161,7 @@ def radial_findings(
                 f"{groups.source} did not find it so: {reading.words}",
                 "If a normalisation follows it, give the network with --model or --graph.",
             )
-        elif tensor.role in INVARIANT_ROLES and reading.invariant is False:
+        elif tensor.on_sphere and reading.invariant is False:
             yield _not_orthogonal(name, reading, groups.source, epsilon)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from dataclasses import dataclass
 from typing import Any
 
@@ -32,6 +33,7 @@ class GradientRow:
     limit: str
     outcome: Outcome
     verdict: str
+    free: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,9 +53,15 @@ class TheoremRow:
     within: str
 
 
-def gradient_rows(frame: pl.DataFrame) -> list[GradientRow]:
-    """Of each tensor the stage with most updates seen (`UNIT_GRADIENT_SCHEMA`), in file order."""
-    return [_gradient(row) for row in _one_per_tensor(frame, pl.col("updates")).to_dicts()]
+def gradient_rows(frame: pl.DataFrame, invariant: Collection[str]) -> list[GradientRow]:
+    """Of each tensor the stage with most updates seen (`UNIT_GRADIENT_SCHEMA`), in file order.
+
+    Args:
+        frame: The gradients.
+        invariant: Names of the scale-invariant tensors: of others no right angle is expected.
+    """
+    rows = _one_per_tensor(frame, pl.col("updates")).to_dicts()
+    return [_gradient(row, row["tensor"] in invariant) for row in rows]
 
 
 def theorem_rows(frame: pl.DataFrame) -> list[TheoremRow]:
@@ -68,9 +76,10 @@ def _one_per_tensor(frame: pl.DataFrame, largest: pl.Expr) -> pl.DataFrame:
     )
 
 
-def _gradient(row: dict[str, Any]) -> GradientRow:
+def _gradient(row: dict[str, Any], invariant: bool) -> GradientRow:
     right = row["orthogonal"]
-    outcome = Outcome.INCONCLUSIVE if right is None else Outcome.PASS if right else Outcome.WARN
+    expected = right is None or right is invariant
+    outcome = Outcome.PASS if right and invariant else Outcome.INCONCLUSIVE
     return GradientRow(
         tensor=row["tensor"],
         stage=str(row["stage"]),
@@ -81,8 +90,9 @@ def _gradient(row: dict[str, Any]) -> GradientRow:
         effective=_shown(row["effective_rms"]),
         cosine=_shown(row["cosine_rms"]),
         limit=_shown(row["cosine_limit"]),
-        outcome=outcome,
+        outcome=outcome if expected else Outcome.WARN,
         verdict="not known" if right is None else "yes" if right else "no",
+        free="" if invariant else "not expected",
     )
 
 

@@ -69,7 +69,7 @@ def page(report: Report, result: CheckResult) -> str:
         assumptions=assumption_rows(report.diagnosis.assumptions),
         about_assumptions=INTRODUCTION,
         theorems=theorem_rows(report.diagnosis.theorems),
-        gradients=gradient_rows(report.diagnosis.unit_gradients),
+        gradients=gradient_rows(report.diagnosis.unit_gradients, invariant_names(report.diagnosis)),
         schedule=report.hyper.schedule[:_MOST_SCHEDULE],
         schedule_hidden=max(0, len(report.hyper.schedule) - _MOST_SCHEDULE),
         command=shlex.join(for_terminal(word) for word in report.command),

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 from smdlens.report.assumption_rows import INTRODUCTION, AssumptionRow, assumption_rows
 from smdlens.report.gradient_rows import gradient_rows, theorem_rows
+from smdlens.report.summary import invariant_names
 from smdlens.report.terminal.grid import Column, show_table
 from smdlens.report.terminal.pen import SYMBOLS, Pen
 
@@ -37,7 +38,7 @@ def _assumption(row: AssumptionRow, pen: Pen) -> None:
 
 
 def _gradients(report: Report, pen: Pen) -> None:
-    rows = gradient_rows(report.diagnosis.unit_gradients)
+    rows = gradient_rows(report.diagnosis.unit_gradients, invariant_names(report.diagnosis))
     if not rows:
         return
     columns = [
@@ -64,7 +65,7 @@ def _gradients(report: Report, pen: Pen) -> None:
                 r.spread or "?",
                 r.cosine or "?",
                 r.limit or "?",
-                (r.verdict, SYMBOLS[r.outcome][1]),
+                (f"{r.verdict}, {r.free}" if r.free else r.verdict, SYMBOLS[r.outcome][1]),
                 r.updates,
                 r.effective or "?",
                 r.stage,
