@@ -26,7 +26,7 @@ _FIRST_BYTES = re.compile(
     rb"PK|\x80[\x02-\x05]|\x89H?D?F?|GGUF|\x93NUMPY|.{3}\0{5}|\0+\Z", re.DOTALL
 )
 _CHECKPOINT_SUFFIX = re.compile(
-    r"\.(?:pt|pth|ckpt|bin|safetensors|tar|th|pkl|pt2|h5|keras|np[yz]|msgpack|index|onnx|gguf|"
+    r"\.(?:pt|pth|ckpt|bin|safetensors|tar|th|pkl|pt2|h5|hdf5|keras|np[yz]|msgpack|index|onnx|gguf|"
     r"pdparams|params|distcp)(?![A-Za-z0-9])",
     re.IGNORECASE,
 )

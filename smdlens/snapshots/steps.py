@@ -17,7 +17,7 @@ EPOCH_KEYS = ("epoch", "epochs", "epoch_idx", "current_epoch")
 # Sub-dictionaries in which trainers keep them.
 _NESTED = ("", "trainer_state", "meta", "train_state", "trainer", "progress", "__metadata__")
 _SUFFIXES = re.compile(
-    r"(?:\.(?:pth|pt|pt2|ckpt|bin|pkl|tar|th|safetensors|model|index|h5|weights|npz|npy|params|"
+    r"(?:\.(?:pth|pt|pt2|ckpt|bin|pkl|tar|th|safetensors|model|index|h5|weights|npz|npy|params|hdf5|"
     r"distcp|msgpack|onnx|gguf|pdparams|pdopt|keras))+$"
 )
 _TAIL = r"(?:[_\-=+ ,@(\[].*)?"
@@ -30,6 +30,8 @@ _NUMBER = re.compile(
     r"(?:.*(?:[_\-= ]|(?<!\d)\.)|(?:ckpt|checkpoint|model|snapshot|weights|state|net|save))?"
     r"(\d{1,15})"
 )
+# ModelCheckpoint("weights.{epoch:02d}-{val_loss:.2f}.h5"), the example in Keras' documentation.
+_EPOCH_AND_LOSS = re.compile(r"(?:.*[^0-9])?(\d{1,6})-\d+\.\d+")
 COPY_NAME = re.compile(
     rf"{_WORD}(?:latest|last|best|final|current|resume|newest|model_best)(?:[^a-z].*)?"
 )
@@ -80,6 +82,8 @@ def position_of_name(name: str) -> NamePosition:
         return NamePosition(
             int(step.group(1)) if step else None, int(epoch.group(1)) if epoch else None
         )
+    if (found := _EPOCH_AND_LOSS.fullmatch(stem)) is not None:
+        return NamePosition(epoch=int(found.group(1)))
     number = _NUMBER.fullmatch(stem)
     return NamePosition(number=int(number.group(1)) if number else None)
 

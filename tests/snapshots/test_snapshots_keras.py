@@ -19,6 +19,7 @@ from smdlens.motion.tensors import load
 from smdlens.snapshots import open_series, open_snapshot
 from smdlens.snapshots.keras_config import scheduled_rate, snake_case
 from smdlens.snapshots.records import Snapshot
+from smdlens.snapshots.steps import NamePosition, position_of_name
 from smdlens.vocabulary import OptimizerKind
 
 GOLDEN = Path(__file__).parent.parent / "golden" / "keras"
@@ -303,3 +304,21 @@ def test_a_run_of_saved_models(tmp_path: Path) -> None:
     (tmp_path / "model_3" / "variables" / "variables.index").write_bytes(b"\0" * 100)
     with pytest.raises(SnapshotUnsupportedError, match="no TensorFlow checkpoint"):
         open_snapshot(tmp_path / "model_3")
+
+
+@pytest.mark.parametrize(
+    ("name", "epoch"),
+    [("weights.05-0.35.h5", 5), ("model.12-1.07.hdf5", 12), ("w_3-0.100.keras", 3)],
+)
+def test_names_of_model_checkpoint(name: str, epoch: int) -> None:
+    assert position_of_name(name) == NamePosition(epoch=epoch)
+
+
+def test_a_run_of_weights_by_epoch(tmp_path: Path) -> None:
+    """The layout before Keras 3 without the optimizer: nothing inside says when."""
+    for epoch in (1, 2, 3):
+        source = GOLDEN / "tf_legacy" / "legacy_weights-3.h5"
+        shutil.copy(source, tmp_path / f"weights.{epoch:02d}-0.{9 - epoch}1.hdf5")
+    series = open_series(tmp_path)
+    assert series.axis == "epochs" and series.steps == (1, 2, 3)
+    assert open_series(tmp_path, steps_per_epoch=10).steps == (10, 20, 30)
