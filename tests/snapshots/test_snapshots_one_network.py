@@ -26,25 +26,31 @@ import smdlens
 FOUND: dict[str, Gives] = {}
 
 
-def _report(folder: Path, path: Path, prefix: str = "") -> dict[str, Any]:
+def _report(
+    folder: Path, path: Path, prefix: str = "", graph: Path | None = None
+) -> dict[str, Any]:
     report = smdlens.analyze(
-        path, optimizer="sgd", momentum=MOMENTUM, dampening=0.0, nesterov=False,
+        path, optimizer="sgd", momentum=MOMENTUM, dampening=0.0, nesterov=False, graph=graph,
         weight_decay=DECAY, schedule=schedule_file(folder), cache=False, workers=1,
     )  # fmt: skip
     return compared(report, prefix)
 
 
 @pytest.fixture(scope="module")
-def expected(tmp_path_factory: pytest.TempPathFactory) -> dict[bool, dict[str, Any]]:
-    """The report of torch's own files, with momentum and without."""
+def expected(tmp_path_factory: pytest.TempPathFactory) -> dict[str, dict[str, Any]]:
+    """The report of torch's own files: with momentum, without, with momentum and torch's graph."""
     found = {}
-    for with_momentum, run in ((True, RUNS[0]), (False, RUNS[1])):
+    exported = tmp_path_factory.mktemp("exported")
+    graph = next(run for run in RUNS if run.graph.endswith(".pt2"))
+    program = graph.place(exported) / graph.graph
+    for kind, run, by in (("slots", RUNS[0], None), ("weights", RUNS[1], None),
+                          ("graph", RUNS[0], program)):  # fmt: skip
         folder = tmp_path_factory.mktemp("reference")
         (folder / "run").mkdir()
-        found[with_momentum] = _report(folder, run.place(folder / "run"))
+        found[kind] = _report(folder, run.place(folder / "run"), graph=by)
     methods = [
-        {row["one_step_method"] for row in found[with_momentum]["intervals"]}
-        for with_momentum in (True, False)
+        {row["one_step_method"] for row in found[kind]["intervals"]}
+        for kind in ("slots", "weights")
     ]
     assert "optimizer_state" in methods[0] - methods[1], "momentum makes the report another"
     return found
@@ -52,12 +58,14 @@ def expected(tmp_path_factory: pytest.TempPathFactory) -> dict[bool, dict[str, A
 
 @pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::UserWarning")
 @pytest.mark.parametrize("run", RUNS, ids=lambda run: run.title.replace(" ", "-"))
-def test_the_same_report(tmp_path: Path, expected: dict[bool, dict[str, Any]], run: Run) -> None:
+def test_the_same_report(tmp_path: Path, expected: dict[str, dict[str, Any]], run: Run) -> None:
     (tmp_path / "run").mkdir()
     place = run.place(tmp_path / "run")
     gives = FOUND[run.title] = what_it_gives(run, place)
     report = _report(tmp_path, place, run.prefix)
-    assert differences(report, expected[gives.slots != "-"]) == []
+    # Keras' files say what the network is, without any option.
+    kind = "graph" if gives.format in ("keras", "keras-h5") and run.graph else "slots"
+    assert differences(report, expected[kind if gives.slots != "-" else "weights"]) == []
     groups = {t["name"]: t["groups"] for t in report["tensors"] if t["role"] == "scale_invariant"}
     assert groups == {"conv1.weight": 6, "conv2.weight": 8}, "by channel"
 
