@@ -1,8 +1,7 @@
-"""The weights held against their own momentum: do they belong together, at the recorded rates?
+"""The weights held against their own buffers: do they belong together, at the recorded rates?
 
-Three independent readings of heavy ball's saved buffers (docs/theory.md §12): their radial part is
-<g, w> / |w|^2 and vanishes for scale-invariant weights; their energy is the unit gradient that the
-norm balance must find too; and a radial part of minus the decay means that no decay acts.
+Two balances say what learning rate and weight decay really ran (`balance`); where no pair of them
+brings the two together, weights and buffers are not of one trajectory.
 """
 
 from __future__ import annotations
@@ -13,8 +12,8 @@ from enum import StrEnum
 import numpy as np
 from numpy.typing import NDArray
 
+from smdlens.diagnosis.balance import Balance, Fit, balance_of, fit_rates
 from smdlens.diagnosis.measure_group import GroupMeasurement
-from smdlens.diagnosis.radial import radial_ratio
 from smdlens.symmetry.records import ScaleGroups
 
 Array = NDArray[np.float64]
@@ -23,74 +22,90 @@ Array = NDArray[np.float64]
 _READINGS = 8
 # Batch-normalised convolutions stay within 0.07, other weights lie beyond 0.3 (docs/theory.md §12).
 _RADIAL = 0.2
-# Buffers and norms find the same unit gradient to this factor.
-_ENERGY = np.log(1.7)
-# Squared length of a buffer over that of the decay's share, above which gradients make it.
-_PULL = 3.0
-# Change of the buffer's energy over an interval, logarithm; one draw of it scatters by 0.3.
-_RESTLESS = np.log(4.0)
 # How many standard errors away a reading must lie.
 _SIGMAS = 4.0
+# Squared residual per balance, in standard errors, that still counts as agreement.
+_FITS = 4.0
+# Rate and decay are read to 5% or so; unlike the recorded ones from this factor on.
+_OTHER = np.log(1.5)
+# An average moves less than the weights it is of: it looks like a rate below this.
+_AVERAGE = 0.3
+# No decay acts where single readings of it stay within the first and their mean within the second.
+_ABSENT, _ABSENT_MEAN = 0.25, 0.1
+
+
+_NOT_THESE = "no learning rate and weight decay bring them together with their buffers"
 
 
 class Mismatch(StrEnum):
-    """How a tensor's weights and momentum contradict each other."""
+    """How a tensor's weights and buffers contradict each other, or the record."""
 
     AVERAGED = "averaged"
     NO_DECAY_ACTS = "no_decay_acts"
     OTHER_RATE = "other_rate"
+    OTHER_DECAY = "other_decay"
+    OTHER_PRODUCT = "other_product"
+    RATE_OR_DECAY = "rate_or_decay"
     RADIAL_MOMENTUM = "radial_momentum"
 
 
 @dataclass(frozen=True, slots=True)
 class Contradiction:
-    """One tensor whose momentum does not fit its weights.
+    """One tensor whose buffers do not fit its weights.
 
     Attributes:
         tensor: Its name.
         kind: What is wrong.
-        value: Mean radial part over the decay, or the factor on the learning rate.
+        value: Factor on the rate or the decay, or the mean radial part over the decay.
         step: From which step on, where it began inside the run.
+        evidence: What says so.
     """
 
     tensor: str
     kind: Mismatch
     value: float
     step: int | None
+    evidence: str = "its buffers and its norm agree on that"
 
 
 def contradictions(
-    measured: list[GroupMeasurement], groups: ScaleGroups
+    measured: list[GroupMeasurement], groups: ScaleGroups, owner: NDArray[np.int64]
 ) -> tuple[Contradiction, ...]:
     """Scale-invariant tensors whose buffers contradict their weights, in group order.
 
-    Where most of a run's tensors have a radial part that points outwards, the weights are not those
-    the momentum acted on: an averaged copy.
+    Where that is so for most of a run's tensors and no rate or decay explains it, the weights are
+    not those the buffers acted on: an averaged copy.
+
+    Args:
+        measured: The parameter groups.
+        groups: Scale groups.
+        owner: Stage of each interval, -1 for none.
     """
     found: list[Contradiction] = []
-    outward = looked_at = 0
+    unexplained = looked_at = 0
+    windows = [np.flatnonzero(owner == stage) for stage in np.unique(owner[owner >= 0])]
     for part in measured:
-        law = part.law
-        if law is None or not law.is_heavy_ball or law.momentum == 0.0 or law.decoupled:
+        balance = balance_of(part)
+        if balance is None:
             continue
-        radial = radial_ratio(part) - part.ratios.kappa_ratio
-        # A frozen tensor keeps the buffer it had: it says nothing about weights that stand still.
-        radial = np.where(part.steps.angle == 0.0, np.nan, radial)
-        energy = _energy(part, law.momentum)
         for row, name in enumerate(part.tracks.tensors):
-            if not groups.tensors[name].on_sphere:
+            fit = fit_rates(balance, row, windows)
+            if not groups.tensors[name].on_sphere or fit is None:
                 continue
-            verdict = _check(name, radial[row], energy[row], part.tracks.steps)
-            if np.isfinite(radial[row]).sum() >= _READINGS:
-                looked_at += 1
-                # A wrong rate leans too, but finds its own factor in every interval.
-                explained = verdict is not None and verdict.kind is not Mismatch.RADIAL_MOMENTUM
-                outward += bool(np.nanmean(radial[row]) > _RADIAL) and not explained
+            if fit.readings < _READINGS:
+                continue
+            looked_at += 1
+            verdict = _check(name, balance, row, fit, part.tracks.steps, windows)
+            explained = min(fit.misfit, fit.steady_misfit) <= _FITS
+            if verdict is not None:
+                slow = verdict.kind is Mismatch.OTHER_RATE and verdict.value < _AVERAGE
+                explained = verdict.kind is Mismatch.NO_DECAY_ACTS or (explained and not slow)
+            unexplained += not explained
             if verdict is not None:
                 found.append(verdict)
-    if looked_at >= 2 and outward > looked_at / 2:
+    if looked_at >= 2 and unexplained > looked_at / 2:
         return tuple(
-            Contradiction(name, Mismatch.AVERAGED, 0.0, None)
+            Contradiction(name, Mismatch.AVERAGED, 0.0, None, _NOT_THESE)
             for part in measured
             for name in part.tracks.tensors
             if groups.tensors[name].on_sphere
@@ -98,53 +113,57 @@ def contradictions(
     return tuple(found)
 
 
-def _energy(part: GroupMeasurement, a: float) -> Array:
-    """Unit gradient in the buffer over that in the norms, logarithm, at interval ends, [T, I].
-
-    NaN where the two cannot be compared: where the decay's own share of the buffer is no trifle,
-    and where the unit gradient changes so fast that the end of an interval is not its mean.
-    """
-    tracks = part.tracks
-    with np.errstate(divide="ignore", invalid="ignore"):
-        buffer = tracks.at["v2"][:, 1:] * tracks.at["w2"][:, 1:] * (1.0 - a * a)
-        ratio = np.log(buffer / part.steps.drive)
-        change = np.abs(np.diff(np.log(tracks.at["v2"] * tracks.at["w2"]), axis=1))
-        pull = part.rates.mean_decay() / (1.0 - a)
-        decaying = tracks.at["v2"][:, 1:] < _PULL * pull**2 * tracks.at["w2"][:, 1:]
-    restless = change > _RESTLESS
-    still = part.steps.angle == 0.0
-    blind = part.steps.below | (tracks.lengths == 1) | decaying | restless | still
-    return np.where(np.isfinite(ratio) & ~blind, ratio, np.nan)
-
-
 def _check(
-    name: str, radial: Array, energy: Array, steps: NDArray[np.int64]
+    name: str,
+    balance: Balance,
+    row: int,
+    fit: Fit,
+    steps: NDArray[np.int64],
+    windows: list[NDArray[np.intp]],
 ) -> Contradiction | None:
-    known = np.isfinite(radial[1:])
-    late = radial[1:][known]
-    if len(late) < _READINGS:
+    inactive = _without_decay_since(balance, row, steps)
+    if inactive is not None and _belonged(balance, row, inactive, windows, steps):
+        return Contradiction(name, Mismatch.NO_DECAY_ACTS, 0.0, inactive)
+    if fit.steady_misfit <= _FITS:
+        if fit.steady_decay > 0.0 and abs(np.log(fit.steady_decay)) < _OTHER:
+            return None
+        # In equilibrium, a larger decay and a smaller rate move weights and buffers alike.
+        other = abs(np.log(fit.rate_alone)) > _OTHER and fit.alone_misfit <= _FITS
+        kind = Mismatch.RATE_OR_DECAY if other else Mismatch.OTHER_DECAY
+        return Contradiction(name, kind, fit.steady_decay, None)
+    if fit.misfit <= _FITS:
+        if abs(np.log(fit.rate)) > _OTHER:
+            return Contradiction(name, Mismatch.OTHER_RATE, fit.rate, None)
         return None
-    inactive = _without_decay_since(radial, steps)
-    if inactive is not None:
-        return Contradiction(name, Mismatch.NO_DECAY_ACTS, -1.0, inactive)
-    drawn = energy[1:][np.isfinite(energy[1:])]
-    if len(drawn) >= _READINGS:
-        middle, error = float(np.median(drawn)), 1.25 * float(np.std(drawn)) / len(drawn) ** 0.5
-        if abs(middle) > max(_ENERGY, _SIGMAS * error):
-            return Contradiction(name, Mismatch.OTHER_RATE, float(np.exp(-middle)), None)
-    mean, error = float(late.mean()), float(late.std()) / len(late) ** 0.5
+    if not balance.coupled:
+        return None
+    radial = balance.decay_by_lean(1.0)[row] - 1.0
+    radial = radial[np.isfinite(radial)]
+    mean, error = float(radial.mean()), float(radial.std()) / len(radial) ** 0.5
     if abs(mean) > max(_RADIAL, _SIGMAS * error):
         return Contradiction(name, Mismatch.RADIAL_MOMENTUM, mean, None)
     return None
 
 
-def _without_decay_since(radial: Array, steps: NDArray[np.int64]) -> int | None:
-    """First step from which the radial part stays at minus the decay, if it does for long."""
-    absent = np.abs(radial + 1.0) < 0.25
-    count = len(absent)
-    while count > 0 and absent[count - 1]:
-        count -= 1
-    stays = len(absent) - count
-    if stays < _READINGS // 2 or abs(float(np.mean(radial[count:])) + 1.0) > 0.1:
+def _without_decay_since(balance: Balance, row: int, steps: NDArray[np.int64]) -> int | None:
+    """First step from which no decay acts any more, if that stays so for long."""
+    decay = (balance.decay_by_lean if balance.coupled else balance.decay_by_trend)(1.0)[row]
+    known = np.flatnonzero(np.isfinite(decay))
+    absent = np.abs(decay[known]) < _ABSENT
+    stays = len(absent) if absent.all() else int(np.argmin(absent[::-1]))
+    last = known[len(known) - stays :]
+    if stays < _READINGS // 2 or abs(float(decay[last].mean())) > _ABSENT_MEAN:
         return None
-    return int(steps[count])
+    return int(steps[last[0]])
+
+
+def _belonged(
+    balance: Balance,
+    row: int,
+    since: int,
+    windows: list[NDArray[np.intp]],
+    steps: NDArray[np.int64],
+) -> bool:
+    """Whether weights and buffers fitted each other before a decay that stopped acting."""
+    fit = fit_rates(balance, row, [w[steps[w + 1] <= since] for w in windows])
+    return fit is None or fit.steady_misfit <= _FITS

@@ -16,15 +16,15 @@ from smdlens.diagnosis.rates import interval_rates
 from smdlens.diagnosis.records import Finding
 from smdlens.diagnosis.tracks import Tracks
 from smdlens.diagnosis.update_rule import Law, law_of
-from smdlens.hyper.records import HyperParameters
+from smdlens.hyper.records import HyperParameters, RateCut
 from smdlens.symmetry.records import ScaleGroups
 from smdlens.theory.decay_root import decay_log_rate
 from smdlens.vocabulary import OptimizerKind, Outcome, Role
 
 Array = NDArray[np.float64]
 
-# Below this share of the tensor's norm rounding (fp32, at 1e-5 of it) spoils a clock's reading.
-_ALIVE = 1e-4
+# Below this share of the norm what rounding leaves of the gradients (fp32) spoils a clock by 2%.
+_ALIVE = 3e-4
 # A classifier is a clock only for losses that a common shift of the logits leaves unchanged. Its
 # reading is believed when it stays the same share of the recorded rate over several intervals.
 _STEADY = 0.02
@@ -55,8 +55,17 @@ class Reading:
     trusted: bool
 
 
-def read_clocks(tracks: Tracks, hyper: HyperParameters, groups: ScaleGroups) -> list[Reading]:
+def read_clocks(
+    tracks: Tracks,
+    hyper: HyperParameters,
+    groups: ScaleGroups,
+    uncertain: tuple[RateCut, ...] = (),
+) -> list[Reading]:
     """Readings of every clock that ticked for several intervals, most trusted first."""
+    starts, ends = tracks.steps[:-1], tracks.steps[1:]
+    certain = np.ones(len(starts), dtype=bool)
+    for cut in uncertain:
+        certain &= (ends <= cut.step_low) | (starts >= cut.step_high)
     readings = []
     for row, name in enumerate(tracks.tensors):
         tensor = groups.tensors[name]
@@ -66,21 +75,26 @@ def read_clocks(tracks: Tracks, hyper: HyperParameters, groups: ScaleGroups) -> 
             OptimizerKind.LION,
         ):
             continue
-        reading = _read(tracks, hyper, row, name, tensor.role is Role.IRRELEVANT)
+        reading = _read(tracks, hyper, row, name, tensor.role is Role.IRRELEVANT, certain)
         if reading is not None:
             readings.append(reading)
     return sorted(readings, key=lambda reading: not reading.trusted)
 
 
 def _read(
-    tracks: Tracks, hyper: HyperParameters, row: int, name: str, certain: bool
+    tracks: Tracks,
+    hyper: HyperParameters,
+    row: int,
+    name: str,
+    irrelevant: bool,
+    certain: NDArray[np.bool_],
 ) -> Reading | None:
     clock2, w2 = tracks.at["clock2"][row], tracks.at["w2"][row]
     alive = (clock2 > 0.0) & (np.sqrt(clock2) > _ALIVE * np.sqrt(w2))
-    if certain:
+    if irrelevant:
         # The clock is the tensor: it is alive while it is far above where it started rounding.
         alive = clock2 > (_ALIVE**2) * np.nanmax(clock2)
-    usable = alive[:-1] & alive[1:]
+    usable = alive[:-1] & alive[1:] & certain
     usable[0] = False  # the momentum of the first updates has yet to build up
     with np.errstate(divide="ignore", invalid="ignore"):
         fall = -np.diff(np.log(clock2)) / 2.0
@@ -98,7 +112,7 @@ def _read(
     recorded = usable & (expected > 0.0)
     shares = fall[recorded] / expected[recorded]
     if len(shares) == 0:
-        return Reading(name, None, np.nan, (0, 0), per_update, certain)
+        return Reading(name, None, np.nan, (0, 0), per_update, irrelevant)
     # A clock keeps time from one interval to the next; a wrong schedule may change in between.
     steady = np.abs(np.diff(shares)) <= _STEADY * np.abs(shares[1:])
     keeps_time = len(shares) >= _READINGS and bool(steady.mean() > 0.5) and bool((shares > 0).all())
@@ -120,10 +134,21 @@ def _expected_fall(tracks: Tracks, hyper: HyperParameters, group: int, law: Law)
 
 
 def clock_findings(
-    tracks: Tracks, hyper: HyperParameters, groups: ScaleGroups
+    tracks: Tracks,
+    hyper: HyperParameters,
+    groups: ScaleGroups,
+    uncertain: tuple[RateCut, ...] = (),
 ) -> Iterator[Finding]:
-    """One finding: the clocks confirm the recorded rates, contradict them, or replace them."""
-    readings = read_clocks(tracks, hyper, groups)
+    """One finding: the clocks confirm the recorded rates, contradict them, or replace them.
+
+    Args:
+        tracks: All measured tensors.
+        hyper: Hyper-parameters with every cut placed.
+        groups: Scale groups.
+        uncertain: Cuts as recorded that lie somewhere between two snapshots: wherever they were
+            placed, the clock of that interval says nothing against the record.
+    """
+    readings = read_clocks(tracks, hyper, groups, uncertain)
     believed = [r for r in readings if r.trusted and r.share is not None]
     confirming = [
         r

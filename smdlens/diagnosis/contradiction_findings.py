@@ -15,6 +15,9 @@ REASONS: Mapping[Mismatch, str] = {
     Mismatch.AVERAGED: "the weights look like an averaged (EMA/SWA) copy: analyse the raw ones",
     Mismatch.NO_DECAY_ACTS: "its weight decay does not act: give the decay that really ran",
     Mismatch.OTHER_RATE: "its learning rate is not the recorded one: give the one that ran",
+    Mismatch.OTHER_DECAY: "its weight decay is not the recorded one: give the one that ran",
+    Mismatch.RATE_OR_DECAY: "its learning rate or weight decay is not the recorded one",
+    Mismatch.OTHER_PRODUCT: "its learning rate x weight decay is not the recorded one",
     Mismatch.RADIAL_MOMENTUM: "its momentum has a radial part: is it really scale-invariant?",
 }
 
@@ -71,10 +74,10 @@ def contradiction_findings(found: tuple[Contradiction, ...]) -> Iterator[Finding
             "SMD040",
             Outcome.WARN,
             "weights",
-            f"the momentum of most of the {len(averaged)} scale-invariant tensors leans outwards "
-            "along them, which the weights it acted on cannot show: these look like an averaged "
-            "(EMA/SWA) copy",
-            "Choose the raw weights with --weights KEY, or save them beside the optimizer.",
+            f"the weights of most of the {len(averaged)} scale-invariant tensors look like an "
+            f"averaged (EMA/SWA) copy: {averaged[0].evidence}",
+            "Choose the raw weights with --weights KEY, or save them beside the optimizer. If they "
+            "are raw, the learning rate was less than a third of the recorded one.",
         )
         return
     for item in found:
@@ -84,7 +87,7 @@ def contradiction_findings(found: tuple[Contradiction, ...]) -> Iterator[Finding
                 Outcome.WARN,
                 item.tensor,
                 f"no weight decay acts on it from step {item.step} on, though one is recorded "
-                "(its momentum lacks exactly that part)",
+                f"({item.evidence})",
                 "Check which parameter group it is in.",
             )
         elif item.kind is Mismatch.OTHER_RATE:
@@ -92,9 +95,35 @@ def contradiction_findings(found: tuple[Contradiction, ...]) -> Iterator[Finding
                 "SMD042",
                 Outcome.WARN,
                 item.tensor,
-                f"its norm moves as if the learning rate were {item.value:.2g} times the recorded "
-                "one: momentum and norms find different unit gradients",
+                f"it moves as if its learning rate were {item.value:.2g} times the recorded one "
+                f"({item.evidence})",
                 "Check for a learning-rate multiplier on this layer.",
+            )
+        elif item.kind is Mismatch.OTHER_DECAY:
+            yield Finding(
+                "SMD044",
+                Outcome.WARN,
+                item.tensor,
+                f"its weight decay was {item.value:.2g} times the recorded one ({item.evidence})",
+                "Give the weight decay that ran with --weight-decay, or check its group's.",
+            )
+        elif item.kind is Mismatch.OTHER_PRODUCT:
+            yield Finding(
+                "SMD046",
+                Outcome.WARN,
+                item.tensor,
+                f"its learning rate x weight decay was {item.value:.2g} times the recorded product "
+                f"({item.evidence})",
+                "Check for a multiplier on this layer, and which weight decay ran.",
+            )
+        elif item.kind is Mismatch.RATE_OR_DECAY:
+            yield Finding(
+                "SMD045",
+                Outcome.WARN,
+                item.tensor,
+                f"its weight decay was {item.value:.2g} times the recorded one, or its learning "
+                f"rate {1.0 / item.value:.2g} times: in equilibrium the two look alike",
+                "Check both; snapshots after a cut of the learning rate would tell them apart.",
             )
         else:
             yield Finding(

@@ -11,6 +11,7 @@ from smdlens.diagnosis.assumptions import audit_assumptions
 from smdlens.diagnosis.buffer_check import Mismatch, contradictions
 from smdlens.diagnosis.clock_check import clock_findings
 from smdlens.diagnosis.contradiction_findings import contradiction_findings, with_doubts
+from smdlens.diagnosis.cut_check import cut_contradictions
 from smdlens.diagnosis.cut_location import locate_cuts
 from smdlens.diagnosis.dead_channels import dead_channel_findings, dead_channels
 from smdlens.diagnosis.decays import decays_of
@@ -65,6 +66,7 @@ def diagnose(
     groups = with_weight_evidence(groups, motion)
     groups = with_joint_sets(groups, hyper, measured_names(motion), series.steps)
     witnessed = tracks_of(motion, series.steps, groups.measured, by_updates=series.axis == "steps")
+    uncertain = tuple(cut for cut in hyper.cuts if cut.step_low < cut.step_high)
     if series.axis == "steps":
         hyper = locate_cuts(witnessed, hyper, groups.measured)
     tracks = witnessed.take(np.flatnonzero([name in groups.tensors for name in witnessed.tensors]))
@@ -82,7 +84,8 @@ def diagnose(
     ]
     intervals = interval_frame(measured, curves, owner, groups)
     states = stage_states(measured, curves, stages, owner, groups, hyper, series, tolerance)
-    states, contradicted = with_doubts(states, stages, contradictions(measured, groups))
+    doubts = contradictions(measured, groups, owner) or cut_contradictions(measured, groups, hyper)
+    states, contradicted = with_doubts(states, stages, doubts)
     decays, decay_tensors = decays_of(measured, stages, owner, groups, hyper, main, tolerance)
     states, intervals, decay_tensors = (
         _in_file_order(frame, tracks.tensors) for frame in (states, intervals, decay_tensors)
@@ -122,7 +125,7 @@ def diagnose(
         *contradiction_findings(tuple(c for c in contradicted if c.tensor not in radial)),
         *radial.values(),
         *dead_channel_findings(dead_channels(measured, stages, owner, groups)),
-        *clock_findings(witnessed, hyper, groups.measured),
+        *clock_findings(witnessed, hyper, groups.measured, uncertain),
         *(() if metric is None else metric_findings(metric, with_metric, decays, stages)),
     )
     return find(diagnosis, series, motion, evidence)
