@@ -1,7 +1,7 @@
 """What learning rate and weight decay really moved a tensor, from its weights and saved buffers.
 
 With f the learning rate and m the weight decay that ran, each over the recorded one, two balances
-hold between snapshots of a scale-invariant tensor (docs/theory.md §12), neither of which asks how
+hold between snapshots of a scale-invariant tensor (docs/faults.md), neither of which asks how
 large the gradients are:
 
     the buffer's lean on the weights:  m c = lean + f energy

@@ -34,6 +34,8 @@ _AVERAGE = 0.3
 _ABSENT, _ABSENT_MEAN = 0.25, 0.1
 
 
+# A record that is wrong for all tensors is wrong by one factor; theirs differ by no more than this.
+_SHARED = 1.3
 _NOT_THESE = "no learning rate and weight decay bring them together with their buffers"
 
 
@@ -47,6 +49,9 @@ class Mismatch(StrEnum):
     OTHER_PRODUCT = "other_product"
     RATE_OR_DECAY = "rate_or_decay"
     RADIAL_MOMENTUM = "radial_momentum"
+
+
+_OTHERS = (Mismatch.OTHER_RATE, Mismatch.OTHER_DECAY, Mismatch.RATE_OR_DECAY)
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,8 +78,8 @@ def contradictions(
 ) -> tuple[Contradiction, ...]:
     """Scale-invariant tensors whose buffers contradict their weights, in group order.
 
-    Where that is so for most of a run's tensors and no rate or decay explains it, the weights are
-    not those the buffers acted on: an averaged copy.
+    Where that is so for most of a run's tensors and no rate or decay explains it, or another one
+    for each tensor, the weights are not those the buffers acted on: an averaged copy.
 
     Args:
         measured: The parameter groups.
@@ -103,6 +108,9 @@ def contradictions(
             unexplained += not explained
             if verdict is not None:
                 found.append(verdict)
+    others = [item.value for item in found if item.kind in _OTHERS]
+    if len(others) > looked_at / 2 and max(others) > _SHARED * min(others):
+        unexplained += len(others)
     if looked_at >= 2 and unexplained > looked_at / 2:
         return tuple(
             Contradiction(name, Mismatch.AVERAGED, 0.0, None, _NOT_THESE)

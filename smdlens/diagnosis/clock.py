@@ -19,8 +19,9 @@ from smdlens.theory.decay_root import decay_log_rate
 _ALIVE = 1e-5
 # A clock is believed when it runs at the recorded rate before the cut to this accuracy.
 _TRUE = 0.01
-# Momentum blurs the change of the rate by about this many times 1 / (1 - a) updates.
-_BLUR = 2.0
+# The buffer lags behind the clock by 1 / (1 - a) updates; the step itself changes with the rate at
+# once, so that no more than this part of the lag blurs the place of the change.
+_BLUR = 0.5
 
 
 def place_by_clock(

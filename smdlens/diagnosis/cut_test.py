@@ -2,7 +2,7 @@
 
 In equilibrium gradients push a norm outwards as strongly as decay pulls it in. A cut of the rate by
 k leaves a k-th of that push, so the norm falls nearly as decay alone makes it, at whatever rate and
-decay really ran: c times the recorded product (derived in docs/theory.md §12).
+decay really ran: c times the recorded product (docs/faults.md).
 """
 
 from __future__ import annotations

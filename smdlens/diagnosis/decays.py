@@ -6,9 +6,11 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
+from smdlens.diagnosis.enough import enough
 from smdlens.diagnosis.measure_group import GroupMeasurement
 from smdlens.diagnosis.records import DECAY_TENSOR_SCHEMA, Decay, Stage
-from smdlens.diagnosis.reequilibration import predicted_iterations, reached_step
+from smdlens.diagnosis.reequilibration import after_cut, predicted_iterations, reached_step
+from smdlens.diagnosis.unit_gradient_change import gradient_gains
 from smdlens.hyper.records import HyperParameters
 from smdlens.symmetry.records import ScaleGroups
 
@@ -58,7 +60,7 @@ def decays_of(
             )
         )
         for part in measured:
-            rows.extend(_part_rows(part, index, stage, owner, groups, hyper, tolerance))
+            rows.extend(_part_rows(part, index, stage, stages, owner, groups, hyper, tolerance))
     return tuple(decays), pl.DataFrame(rows, schema=DECAY_TENSOR_SCHEMA, orient="row")
 
 
@@ -66,6 +68,7 @@ def _part_rows(
     part: GroupMeasurement,
     decay_index: int,
     stage: Stage,
+    stages: tuple[Stage, ...],
     owner: NDArray[np.int64],
     groups: ScaleGroups,
     hyper: HyperParameters,
@@ -79,32 +82,41 @@ def _part_rows(
     before = np.flatnonzero(owner == stage.index - 1)
     own = np.flatnonzero(owner == stage.index)
     steps, q = part.tracks.steps, part.ratios.q
+    gains = gradient_gains(part, stages, owner).get(stage.index)
     rows: list[dict[str, object]] = []
     for row, name in enumerate(part.tracks.tensors):
         if not groups.tensors[name].on_sphere:
             continue
         first_middle = (steps[own[0]] + steps[own[0] + 1]) / 2.0 if len(own) else np.nan
         reached = reached_step(q[row], steps, own, tolerance)
-        figures = predicted_iterations(
-            part.law,
-            float(lr[0]),
-            float(lr[1]),
-            float(decay[0]),
-            float(decay[1]),
-            float(q[row, before[-1]]) if len(before) else np.nan,
-            float(q[row, own[0]]) if len(own) else np.nan,
-            float(first_middle - stage.step_from),
-            tolerance,
+        ends = (
+            q[row, before[-1]] if len(before) else np.nan,
+            *((q[row, own[0]], q[row, own[-1]]) if len(own) else (np.nan, np.nan)),
         )
-        ending = float(np.sqrt(q[row, own[-1]])) if len(own) else np.nan
+        cut = after_cut(
+            part.law,
+            lr,
+            decay,
+            np.array(ends),
+            np.nan if gains is None else float(gains[row]),
+            float(first_middle - stage.step_from),
+            stage.step_to - stage.step_from,
+        )
         rows.append(
             {
                 "decay": decay_index,
                 "tensor": name,
-                **figures,
-                "iterations_available": stage.step_to - stage.step_from,
+                **predicted_iterations(part.law, cut, tolerance),
+                **enough(part.law, cut, tolerance),
+                "iterations_available": cut.available,
                 "iterations_observed": None if reached is None else reached - stage.step_from,
-                "ratio_at_end": ending if np.isfinite(ending) else None,
+                "ratio_at_end": _known(np.sqrt(cut.q_last)),
+                "ratio_at_start_predicted": _known(cut.excess**-0.5),
+                "unit_gradient_change": _known(np.sqrt(cut.gain)),
             }
         )
     return rows
+
+
+def _known(value: float) -> float | None:
+    return float(value) if np.isfinite(value) else None

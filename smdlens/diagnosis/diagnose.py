@@ -14,6 +14,7 @@ from smdlens.diagnosis.contradiction_findings import contradiction_findings, wit
 from smdlens.diagnosis.cut_check import cut_contradictions
 from smdlens.diagnosis.cut_location import locate_cuts
 from smdlens.diagnosis.dead_channels import dead_channel_findings, dead_channels
+from smdlens.diagnosis.decay_curves import decay_curves
 from smdlens.diagnosis.decays import decays_of
 from smdlens.diagnosis.findings import find
 from smdlens.diagnosis.frames import interval_frame
@@ -116,6 +117,7 @@ def diagnose(
         else lag_frame(
             joint_angles(motion.angles, motion.snapshots, groups), measured, owner, tracks.steps
         ),
+        decay_curves=decay_curves(measured, curves, stages, owner, groups, decays),
         metric=metric,
         metric_stages=with_metric,
         unit_gradients=gradient_table(measured, gradients, stages, owner, groups),

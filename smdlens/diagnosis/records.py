@@ -71,6 +71,24 @@ DECAY_TENSOR_SCHEMA: dict[str, pl.DataType] = {
     "iterations_available": pl.Int64(),
     "iterations_observed": pl.Int64(),
     "ratio_at_end": pl.Float64(),
+    "ratio_at_start_predicted": pl.Float64(),
+    "unit_gradient_change": pl.Float64(),
+    "iterations_to_tolerance_new_gradient": pl.Int64(),
+    "iterations_missing": pl.Int64(),
+    "enough_iterations": pl.Int64(),
+    "enough_weight_decay_factor": pl.Float64(),
+    "enough_weight_divisor": pl.Float64(),
+}
+
+# One row per cut and interval of the stage it opens: medians over the scale-invariant tensors.
+DECAY_CURVE_SCHEMA: dict[str, pl.DataType] = {
+    "decay": pl.Int64(),
+    "step": pl.Float64(),  # middle of the interval
+    "ratio": pl.Float64(),
+    "ratio_low": pl.Float64(),  # 10% of the tensors are below
+    "ratio_high": pl.Float64(),
+    "ratio_predicted": pl.Float64(),  # with the unit gradient of before the cut
+    "ratio_predicted_new_gradient": pl.Float64(),  # with the one measured after it
 }
 
 # One row per tensor, stage and lag, with `--all-pairs` (docs/theory.md §9): the angle between
@@ -227,10 +245,11 @@ class Finding:
 class Diagnosis:
     """Everything the theory says about a run.
 
-    `intervals`, `stage_tensors` and `decay_tensors` carry the schemas above; `groups` are the scale
-    groups with the evidence from the weights added, `hyper` the hyper-parameters with every cut
-    placed as well as the weights can tell. Tensors the theory does not bind (role not
-    invariant) appear in the frames with state `undetermined`, reason `not scale-invariant`.
+    `intervals`, `stage_tensors`, `decay_tensors` and `decay_curves` carry the schemas above;
+    `groups` are the scale groups with the evidence from the weights added, `hyper` the
+    hyper-parameters with every cut placed as well as the weights can tell. Tensors the theory does
+    not bind (role not invariant) appear in the frames with state `undetermined`, reason
+    `not scale-invariant`.
     `lags` (`LAG_SCHEMA`) is None unless all pairs were measured; `metric` and `metric_stages`
     are there with `--metrics` only; `unit_gradients` and `theorems` carry their schemas and are
     empty where nothing is known.
@@ -247,6 +266,9 @@ class Diagnosis:
     hyper: HyperParameters
     tolerance: float
     lags: pl.DataFrame | None = None
+    decay_curves: pl.DataFrame = field(
+        default_factory=lambda: pl.DataFrame(schema=DECAY_CURVE_SCHEMA)
+    )
     metric: Metric | None = None
     metric_stages: tuple[MetricStage, ...] = ()
     unit_gradients: pl.DataFrame = field(

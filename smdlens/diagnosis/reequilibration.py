@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -21,49 +23,96 @@ def whole(value: float) -> int | None:
     return int(np.ceil(value - 1e-9)) if np.isfinite(value) else None
 
 
-def predicted_iterations(
+@dataclass(frozen=True, slots=True)
+class AfterCut:
+    """What is known of one tensor at one cut.
+
+    Attributes:
+        excess: (|w| / |w*|)^m right after the cut, w* the equilibrium at the new rate and decay
+            with the unit gradient of before; 1 / excess is the squared ratio there.
+        factor: k, by which lr / decay fell.
+        lr: New rate.
+        decay: New weight decay.
+        rate: R per update at which the excess relaxes.
+        gain: Factor by which the mean squared unit gradient changed; NaN if unknown.
+        q_first: Squared ratio of the first interval after the cut, NaN if unknown.
+        middle_first: Updates from the cut to the middle of that interval.
+        q_last: Squared ratio of the stage's last interval, NaN if unknown.
+        available: Updates of the stage.
+    """
+
+    excess: float
+    factor: float
+    lr: float
+    decay: float
+    rate: float
+    gain: float
+    q_first: float
+    middle_first: float
+    q_last: float
+    available: int
+
+
+def after_cut(
     law: Law,
-    lr_before: float,
-    lr_after: float,
-    decay_before: float,
-    decay_after: float,
-    q_before: float,
-    q_after: float,
-    middle_after: float,
-    tolerance: float,
-) -> dict[str, int | None]:
+    lr: Array,
+    decay: Array,
+    q: Array,
+    gain: float,
+    middle_first: float,
+    available: int,
+) -> AfterCut:
+    """Gathers what the figures of one tensor and cut rest on (docs/theory.md §8).
+
+    Args:
+        law: Theory of the tensor's optimizer.
+        lr: Rates before and after the cut, [2].
+        decay: Weight decays before and after, [2].
+        q: Squared ratios of the last interval before the cut, the first after it and the stage's
+            last one, [3]; NaN where unknown.
+        gain: Change of the mean squared unit gradient.
+        middle_first: Updates from the cut to the middle of the first interval after it.
+        available: Updates of the stage.
+    """
+    factor = float((lr[0] / decay[0]) / (lr[1] / decay[1]))
+    excess = factor / float(q[0]) if np.isfinite(q[0]) and q[0] > 0.0 else factor
+    rate = float(relaxation_rate(lr[1], decay[1], law.momentum, law.family))
+    return AfterCut(
+        excess, factor, float(lr[1]), float(decay[1]), rate, gain, float(q[1]), middle_first,
+        float(q[2]), available,
+    )  # fmt: skip
+
+
+def predicted_iterations(law: Law, cut: AfterCut, tolerance: float) -> dict[str, int | None]:
     """The iteration figures of one tensor after one cut (docs/theory.md §8).
 
     Args:
         law: Theory of the tensor's optimizer.
-        lr_before: Rate before the cut.
-        lr_after: Rate after it; every figure uses this one.
-        decay_before: Weight decay before.
-        decay_after: Weight decay after.
-        q_before: Squared ratio at the end of the stage before, NaN if unknown.
-        q_after: Squared ratio of the first interval after the cut, NaN if unknown.
-        middle_after: Updates from the cut to the middle of that interval.
+        cut: What is known of the cut.
         tolerance: How close is close enough, as a fraction of the equilibrium angle.
 
     Returns:
         Keys of the contract; None where it never comes or cannot be known.
     """
-    factor = (lr_before / decay_before) / (lr_after / decay_after)
-    rate = float(relaxation_rate(lr_after, decay_after, law.momentum, law.family))
-    excess = factor / q_before if np.isfinite(q_before) and q_before > 0.0 else factor
     momentum = law.momentum if law.family in ("sgd", "nesterov") else 0.0
     measured = np.nan
-    if np.isfinite(q_after) and q_after > 0.0:
-        ahead = float(iterations_from_ratio(np.sqrt(q_after), tolerance, rate))
+    if np.isfinite(cut.q_first) and cut.q_first > 0.0:
+        ahead = float(iterations_from_ratio(np.sqrt(cut.q_first), tolerance, cut.rate))
         # Already there in the first interval: the law runs backwards to where it came in.
-        measured = middle_after + ahead
+        measured = cut.middle_first + ahead
+    missing = np.nan
+    if np.isfinite(cut.q_last) and cut.q_last > 0.0:
+        missing = float(iterations_from_ratio(np.sqrt(cut.q_last), tolerance, cut.rate))
+    prior = float(iterations_to_tolerance(cut.excess, tolerance, cut.rate))
+    renewed = float(iterations_to_tolerance(cut.excess / cut.gain, tolerance, cut.rate))
+    corollary = float(iterations_corollary(cut.factor, cut.lr, cut.decay, momentum))
     return {
-        "iterations_corollary": whole(
-            float(iterations_corollary(factor, lr_after, decay_after, momentum))
-        ),
-        "iterations_lower_bound": whole(float(iterations_lower_bound(factor, rate))),
-        "iterations_to_tolerance": whole(float(iterations_to_tolerance(excess, tolerance, rate))),
+        "iterations_corollary": whole(corollary),
+        "iterations_lower_bound": whole(float(iterations_lower_bound(cut.factor, cut.rate))),
+        "iterations_to_tolerance": whole(prior),
         "iterations_to_tolerance_measured": whole(measured),
+        "iterations_to_tolerance_new_gradient": whole(renewed),
+        "iterations_missing": whole(missing),
     }
 
 

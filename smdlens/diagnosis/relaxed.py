@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -19,6 +21,7 @@ def relaxed_ratios(
     stages: tuple[Stage, ...],
     owner: NDArray[np.int64],
     q: Array,
+    gains: Mapping[int, Array] | None = None,
 ) -> Array:
     """Squared ratio of the relaxation curve per tensor and interval, [T, I].
 
@@ -31,6 +34,8 @@ def relaxed_ratios(
         stages: Stages of the run.
         owner: Stage of each interval, -1 for none.
         q: Measured squared ratios.
+        gains: Stage -> factor by which each tensor's mean squared unit gradient changed at the
+            stage's start, [T]; 1 unless given.
     """
     curve = np.full_like(q, np.nan)
     if law is None or law.is_l2_adam:
@@ -51,6 +56,8 @@ def relaxed_ratios(
         else:
             # r is unchanged by the cut; r*^4 goes as lr / decay (and r*^2 likewise for Adam).
             start = previous[0] * scale / previous[1]
+            if gains is not None and stage.index in gains:
+                start = start * gains[stage.index]
         with np.errstate(divide="ignore", invalid="ignore"):
             y0 = np.where(start > 0.0, 1.0 / start, np.nan)
         path = relaxed_turn2_ratio(y0, lr, decay, law.momentum, law.family)

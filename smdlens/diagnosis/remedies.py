@@ -6,71 +6,87 @@ import numpy as np
 import polars as pl
 
 from smdlens.diagnosis.records import Diagnosis, Stage
-from smdlens.theory.relaxation import iterations_to_tolerance
+from smdlens.diagnosis.update_rule import law_of
+from smdlens.theory.relaxation import iterations_from_ratio, relaxation_rate
 from smdlens.vocabulary import OptimizerKind, State
 
 
 def enough_for_stage(diagnosis: Diagnosis, stage: Stage, state: State) -> str | None:
-    """What would have brought the stage to equilibrium: a longer stage, or more weight decay."""
+    """What would have brought the stage to equilibrium: longer, more weight decay, rescaling.
+
+    Each is offered with its number, median over the tensors, and only where the relaxation law says
+    that it works (`enough`).
+    """
     if state not in (State.APPROACHING_FROM_BELOW, State.APPROACHING_FROM_ABOVE):
         return None
     cut = next((d for d in diagnosis.decays if d.step == stage.step_from), None)
     if cut is None:
-        return "Start from a norm nearer to equilibrium, or train this stage longer."
+        return _longer(diagnosis, stage)
     rows = diagnosis.decay_tensors.filter(pl.col("decay") == cut.index)
-    needed = rows.get_column("iterations_to_tolerance_measured").drop_nulls()
-    if needed.is_empty():
-        needed = rows.get_column("iterations_to_tolerance").drop_nulls()
-    if needed.is_empty():
-        return "Train this stage longer."
-    iterations = float(np.median(needed.to_numpy()))
     available = stage.step_to - stage.step_from
-    text = f"A longer stage ({_human(iterations)} iterations, it had {_human(available)})"
-    more = _decay_factor(cut.factor, cut.tolerance, iterations, available)
+    offers = []
+    longer = _median(rows, "enough_iterations")
+    if longer is not None:
+        offers.append(f"a longer stage ({_human(longer)} iterations, it had {_human(available)})")
+    more = _median(rows, "enough_weight_decay_factor")
     if more is not None:
-        text += f", or weight decay x {more:.2g} in it"
-    rescaling = _rescaling(diagnosis, cut.factor)
+        offers.append(f"weight decay x {more:.2g} in it")
+    divisor = _median(rows, "enough_weight_divisor")
+    rescaling = None if divisor is None else _rescaling(diagnosis, divisor)
     if rescaling is not None:
-        text += f", or at the cut {rescaling}"
-    return text + "."
+        offers.append(f"at the cut {rescaling}")
+    text = ", or ".join(offers)
+    return f"{text[0].upper()}{text[1:]}." if text else None
 
 
-def _rescaling(diagnosis: Diagnosis, factor: float) -> str | None:
+def _median(rows: pl.DataFrame, column: str) -> float | None:
+    """Median over the tensors; None where most of them have none."""
+    known = rows.get_column(column).drop_nulls()
+    return float(np.median(known.to_numpy())) if 2 * len(known) > len(rows) else None
+
+
+def _longer(diagnosis: Diagnosis, stage: Stage) -> str:
+    """How much longer a stage without a cut in front of it would have had to be."""
+    advice = "Start from a norm nearer to equilibrium, or train this stage longer."
+    rows = diagnosis.stage_tensors.filter(
+        (pl.col("stage") == stage.index)
+        & pl.col("state").str.starts_with("approaching")
+        & (pl.col("ratio") > 0.0)
+        & (pl.col("lr_to") > 0.0)
+        & (pl.col("weight_decay") > 0.0)
+    )
+    group = diagnosis.hyper.group_of(rows.item(0, "tensor")) if len(rows) else None
+    law = None if group is None else law_of(diagnosis.hyper.optimizer, group)
+    if law is None or law.is_l2_adam:
+        return advice
+    columns = [rows.get_column(name).to_numpy() for name in ("lr_to", "weight_decay", "ratio")]
+    rate = relaxation_rate(columns[0], columns[1], law.momentum, law.family)
+    missing = float(np.median(iterations_from_ratio(columns[2], diagnosis.tolerance, rate)))
+    length = stage.step_to - stage.step_from
+    if not np.isfinite(missing) or missing < 1.0:
+        return advice
+    held = "hold its last rate" if stage.lr_from != stage.lr_to else "train this stage"
+    return (
+        f"Start from a norm nearer to equilibrium, or {held} for {_human(missing)} more "
+        f"iterations (the stage had {_human(length)})."
+    )
+
+
+def _rescaling(diagnosis: Diagnosis, divisor: float) -> str | None:
     """The rescaling that puts weights into the new equilibrium at once [Wan2021, §4.2].
 
-    SGD: weights / k^(1/4) and momentum x k^(1/4); AdamW: weights / k^(1/2), first moment x k^(1/2),
-    second moment x k (docs/theory.md §8).
+    Buffers go along: SGD's momentum times what weights are divided by; AdamW's first moment too,
+    and its second moment times the square (docs/theory.md §8).
     """
     kind = diagnosis.hyper.optimizer.kind
-    if factor <= 1.0 or kind not in (OptimizerKind.SGD, OptimizerKind.ADAMW):
+    if kind not in (OptimizerKind.SGD, OptimizerKind.ADAMW):
         return None
+    weights = f"weights / {divisor:.3g}"
     if kind is OptimizerKind.ADAMW:
-        root = factor**0.5
-        return f"weights / {root:.3g}, exp_avg x {root:.3g} and exp_avg_sq x {factor:.3g}"
-    root = factor**0.25
+        return f"{weights}, exp_avg x {divisor:.3g} and exp_avg_sq x {divisor**2:.3g}"
     if not diagnosis.hyper.optimizer.momentum:
-        return f"weights / {root:.3g}"
-    return f"weights / {root:.3g} and their momentum x {root:.3g}"
-
-
-def _decay_factor(
-    factor: float, tolerance: float, iterations: float, available: float
-) -> float | None:
-    """Weight decay that ends the stage in equilibrium, as a multiple of the one it had.
-
-    More decay speeds up the relaxation and makes the norm too large by the same factor m more:
-    ln(k m - 1) + const = m R n, solved by bisection for the same share of the law's time.
-    """
-    if factor <= 1.0 or available <= 0 or iterations <= available:
-        return None
-    rate = float(iterations_to_tolerance(factor, tolerance, 1.0)) / iterations
-    low, high = 1.0, 1e6
-    for _ in range(100):
-        middle = float(np.sqrt(low * high))
-        needed = float(iterations_to_tolerance(factor * middle, tolerance, rate * middle))
-        low, high = (middle, high) if needed > available else (low, middle)
-    # Beyond this it is no advice.
-    return high if high <= 10.0 else None
+        return weights
+    return f"{weights} and their momentum x {divisor:.3g}"
 
 
 def save_every(diagnosis: Diagnosis, stage: Stage) -> str | None:

@@ -234,6 +234,8 @@ def _stages(report: Report) -> list[dict[str, Any]]:
 def _decays(report: Report) -> list[dict[str, Any]]:
     frame = report.diagnosis.decay_tensors
     rows = _rows(frame, "decay", [c for c in frame.columns if c != "decay"])
+    curve = report.diagnosis.decay_curves
+    curves = _rows(curve, "decay", [c for c in curve.columns if c != "decay"])
     return [
         {
             "step": d.step,
@@ -244,6 +246,7 @@ def _decays(report: Report) -> list[dict[str, Any]]:
             "factor": d.factor,
             "tolerance": d.tolerance,
             "tensors": rows.get(d.index, []),
+            "curve": curves.get(d.index, []),
         }
         for d in report.diagnosis.decays
     ]

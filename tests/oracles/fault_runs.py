@@ -14,7 +14,7 @@ import hashlib
 import os
 import shutil
 import tempfile
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 
 import digits_networks
@@ -94,6 +94,8 @@ class _Trainer:
         if run.fault == "rate_times_3":
             with torch.no_grad():
                 victim.copy_(before + RATE_FACTOR * (victim - before))
+        if run.fault != "averaged":
+            return
         for name, value in self.model.state_dict().items():
             if value.is_floating_point():
                 self.average[name].lerp_(value, 1.0 - EMA)
@@ -172,7 +174,3 @@ def evidence_options(run: FaultRun, folder: Path, evidence: str) -> tuple[Path, 
 def _version() -> str:
     text = b"".join(Path(str(f)).read_bytes() for f in (__file__, digits_networks.__file__))
     return hashlib.sha256(text + torch.__version__.encode()).hexdigest()[:12]
-
-
-def with_seed(run: FaultRun, seed: int) -> FaultRun:
-    return replace(run, seed=seed)

@@ -201,6 +201,13 @@ def decay_rows(convs):
             available[k],
             91000 if k == 0 else None,
             RATIOS[k + 1] * spread(i),
+            10**-0.5,
+            0.8,
+            100_000,
+            (0, 800_000, 14_000_000)[k],
+            (None, 900_000, 14_000_000)[k],
+            (None, 9.0, None)[k],
+            (None, 1.7, 1.9)[k],
         )
         for k in range(3)
         for i, (name, _) in enumerate(convs)

@@ -11,10 +11,12 @@ from markupsafe import Markup
 from matplotlib.figure import Figure
 
 from smdlens.report import numbers
+from smdlens.report.cuts import summarise_cuts
 from smdlens.report.metric_words import metric_text
 from smdlens.report.plots import against_theory, clock, heat_map, lag_curve, run_wide
 from smdlens.report.plots.canvas import drawing, inline_svg
 from smdlens.report.plots.data import PlotData
+from smdlens.report.plots.decay_curve import decay_curve
 from smdlens.report.plots.metric import metric_curve
 from smdlens.report.summary import StageSummary, invariant_names
 
@@ -29,6 +31,7 @@ class Figures:
     heat_map: Markup | None
     run: Markup | None
     clock: Markup | None
+    decay: Markup | None
     unit_gradient: Markup | None
     spread: Markup | None
     lags: Markup | None
@@ -39,7 +42,7 @@ class Figures:
 def draw(report: Report, data: PlotData, worst: list[str]) -> Figures:
     """Draws the run-wide figures and one for each tensor of `worst`."""
     if not data.invariant.any() or len(data.steps) < 2:
-        return Figures(None, None, None, None, None, None, None, ())
+        return Figures(None, None, None, None, None, None, None, None, ())
     names = list(invariant_names(report.diagnosis))
     decays = report.decays.filter(pl.col("tensor").is_in(names))
     lags = report.diagnosis.lags
@@ -63,6 +66,16 @@ def draw(report: Report, data: PlotData, worst: list[str]) -> Figures:
                 "clock",
                 "Iterations to equilibrium after each cut",
                 "The table below this figure holds the same numbers.",
+            ),
+            decay=_svg(
+                decay_curve(
+                    report.diagnosis.decay_curves,
+                    report.diagnosis.decays,
+                    report.diagnosis.tolerance,
+                ),
+                "decay",
+                "Ratio after each cut, measured and predicted",
+                _cuts_in_words(report),
             ),
             unit_gradient=_svg(
                 run_wide.unit_gradient(data),
@@ -114,6 +127,16 @@ def _stages_in_words(stages: tuple[StageSummary, ...]) -> str:
         f"stage {s.stage.index} ends at {numbers.ratio(s.ratio)} ({s.counts.held} of "
         f"{s.counts.total} tensors in equilibrium)"
         for s in stages[:20]
+    ]
+    return f"Median over tensors: {'; '.join(parts)}."
+
+
+def _cuts_in_words(report: Report) -> str:
+    parts = [
+        f"after {cut.decay.step} from {numbers.ratio(cut.ends[0])} to {numbers.ratio(cut.ends[1])}"
+        f" (predicted {numbers.ratio(cut.predicted_ends[0])} to "
+        f"{numbers.ratio(cut.predicted_ends[1])})"
+        for cut in summarise_cuts(report.diagnosis)[-20:]
     ]
     return f"Median over tensors: {'; '.join(parts)}."
 

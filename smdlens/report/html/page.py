@@ -15,6 +15,7 @@ from smdlens.names import for_terminal
 from smdlens.report import numbers
 from smdlens.report.assumption_rows import INTRODUCTION, assumption_rows
 from smdlens.report.case_groups import case_groups, counts_text, verdict_text
+from smdlens.report.cuts import summarise_cuts
 from smdlens.report.families import families
 from smdlens.report.gradient_rows import gradient_rows, theorem_rows
 from smdlens.report.html import rows
@@ -62,6 +63,7 @@ def page(report: Report, result: CheckResult) -> str:
         check_verdict=verdict_text(result),
         check_counts=counts_text(result),
         check_groups=case_groups(c for c in result.cases if c.outcome is not Outcome.PASS),
+        cuts={c.decay.step: c for c in summarise_cuts(report.diagnosis)},
         metric_text=metric_text(report.diagnosis),
         figures=draw(report, data, worst[:_WORST]),
         tensors=rows.tensor_rows(report, drawn),

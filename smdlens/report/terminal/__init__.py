@@ -15,7 +15,15 @@ if TYPE_CHECKING:
 def render(report: Report, console: Console, *, quiet: bool = False, verbose: bool = False) -> None:
     """Prints `report`: with `quiet` the verdict only, with `verbose` every tensor and finding."""
     # Other commands write with the same pen and need none of what a report needs.
-    from smdlens.report.terminal import assumptions, findings, header, stages, tensors, unbound
+    from smdlens.report.terminal import (
+        assumptions,
+        cuts,
+        findings,
+        header,
+        stages,
+        tensors,
+        unbound,
+    )
 
     pen = Pen(console, verbose=verbose)
     if quiet:
@@ -25,6 +33,7 @@ def render(report: Report, console: Console, *, quiet: bool = False, verbose: bo
     pen.blank()
     header.show_verdict(report, pen)
     stages.show(report, pen)
+    cuts.show(report, pen)
     findings.show(report, pen)
     tensors.show(report, pen)
     unbound.show(report, pen)

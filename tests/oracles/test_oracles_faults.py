@@ -1,0 +1,120 @@
+"""Runs with one thing wrong, trained on digits: each is found and named; sound runs raise nothing.
+
+The table of docs/faults.md is what these tests hold: a row is a fault, a column the evidence.
+"""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import fault_runs
+import pytest
+from fault_runs import FAULTS, FaultRun, evidence_options, fault_folder
+
+import smdlens
+
+PAGE = Path(__file__).parents[2] / "docs" / "faults.md"
+COLUMNS = (("sgd", "state"), ("sgd", "weights"), ("adamw", "state"), ("adamw", "weights"))
+ROWS = {
+    "decay switched off": "decay_off",
+    "learning rate x 3": "rate_times_3",
+    "weight decay x 3": "other_decay",
+    "averaged weights": "averaged",
+    "frozen batch norm": "frozen_norm",
+}
+# Findings that say something is wrong with record, weights or batch norm.
+_SUSPICIONS = re.compile(r"SMD006|SMD031|SMD032|SMD04\d")
+
+
+def table(heading):
+    """(fault, column) -> rule of the page's table below `heading`; None where not decidable."""
+    text = PAGE.read_text().split(f"## {heading}\n")[1].split("\n## ")[0]
+    found = {}
+    for line in text.splitlines():
+        cells = [cell.strip() for cell in line.strip("|").split("|")]
+        fault = next((fault for name, fault in ROWS.items() if name in cells[0]), None)
+        if fault is not None:
+            for column, cell in zip(COLUMNS, cells[1:], strict=True):
+                rule = re.search(r"SMD\d+", cell)
+                found[fault, *column] = rule[0] if rule else None
+    assert len(found) == len(ROWS) * len(COLUMNS)
+    return found
+
+
+def suspicions(run, evidence, **options):
+    """(rule, subject, message) of an analysis."""
+    path, given = evidence_options(run, fault_folder(run), evidence)
+    report = smdlens.analyze(path, device="cpu", **given, **options)
+    found = report.diagnosis.findings
+    return [(f.rule, f.subject, f.message) for f in found if _SUSPICIONS.fullmatch(f.rule)]
+
+
+def number_in(message):
+    return float(re.search(r"(?:was|were) ([\d.]+) times", message)[1])
+
+
+def held_against_the_page(run, evidence):
+    rule = table("With a cut of the learning rate")[run.fault, run.optimizer, evidence]
+    found = suspicions(run, evidence)
+    own = [item for item in found if item[0] == rule]
+    assert own, (run, evidence, found)
+    if run.fault in ("decay_off", "rate_times_3", "frozen_norm"):
+        # One tensor is named, and no other one.
+        assert {item[1] for item in found} == {fault_runs.VICTIM}
+    elif run.fault == "averaged":
+        assert {item[1] for item in own} == {"weights"}
+    else:
+        assert len(own) == len(run.widths)
+    if run.fault == "rate_times_3":
+        assert number_in(own[0][2]) == pytest.approx(fault_runs.RATE_FACTOR, rel=0.25)
+    if run.fault == "other_decay":
+        for item in own:
+            assert number_in(item[2]) == pytest.approx(fault_runs.DECAY_FACTOR, rel=0.15)
+    if run.fault == "decay_off":
+        step = int(re.search(r"from step (\d+)", own[0][2])[1])
+        known = fault_runs.HALF if evidence == "state" else fault_runs.CUT
+        assert known <= step <= known + 2 * fault_runs.GAP
+
+
+@pytest.mark.parametrize("evidence", ["state", "weights"])
+@pytest.mark.parametrize(
+    "run", [FaultRun("sgd", "decay_off", 1), FaultRun("adamw", "rate_times_3", 1)],
+    ids=lambda run: run.name,
+)  # fmt: skip
+def test_a_fault_is_found_and_named(run, evidence):
+    held_against_the_page(run, evidence)
+
+
+@pytest.mark.deep
+@pytest.mark.parametrize("evidence", ["state", "weights"])
+@pytest.mark.parametrize("seed", [1, 2, 3])
+@pytest.mark.parametrize("optimizer", ["sgd", "adamw"])
+@pytest.mark.parametrize("fault", FAULTS[1:])
+def test_every_fault_is_found_and_named(optimizer, fault, seed, evidence):
+    held_against_the_page(FaultRun(optimizer, fault, seed), evidence)
+
+
+@pytest.mark.deep
+@pytest.mark.parametrize("seed", [1, 2])
+@pytest.mark.parametrize("optimizer", ["sgd", "adamw"])
+@pytest.mark.parametrize("fault", FAULTS[1:])
+def test_what_is_left_without_a_cut(optimizer, fault, seed):
+    """The same runs up to their cut: the page says what cannot be decided, and so it is."""
+    run = FaultRun(optimizer, fault, seed)
+    for evidence in ("state", "weights"):
+        rule = table("Without a cut")[fault, optimizer, evidence]
+        before = f":{fault_runs.CUT - fault_runs.GAP}"
+        found = {item[0] for item in suspicions(run, evidence, steps=before)}
+        assert found == set() if rule is None else rule in found
+
+
+@pytest.mark.deep
+@pytest.mark.parametrize("evidence", ["state", "weights"])
+@pytest.mark.parametrize("optimizer", ["sgd", "adamw"])
+def test_sound_runs_raise_nothing(optimizer, evidence):
+    """Twelve seeds, two optimizers, with and without state, with and without their cut."""
+    for seed in range(1, 13):
+        run = FaultRun(optimizer, "none", seed)
+        assert suspicions(run, evidence) == [], run
+        assert suspicions(run, evidence, steps=f":{fault_runs.CUT - fault_runs.GAP}") == [], run
