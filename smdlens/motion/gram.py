@@ -1,8 +1,8 @@
 """Every snapshot of a tensor against every other: one Gram matrix, block by block.
 
-The matrix is taken of what each snapshot differs from the mean of all of them by, element by
-element; the mean's own sums turn it back into angles. So small angles keep their digits: what
-cancels is of the size of the motion, not of the weights (derived in docs/theory.md).
+The matrix is taken of what each snapshot differs from the middle one by, element by element; the
+middle one's own sums turn it back into angles. So small angles keep their digits: what cancels is
+of the size of the motion, not of the weights (derived in docs/theory.md).
 """
 
 from __future__ import annotations
@@ -19,8 +19,8 @@ from smdlens.motion.workspace import Workspace
 from smdlens.snapshots.records import DTYPE_BYTES
 
 Float = NDArray[np.float64]
-# float64 elements of all snapshots in a block: 4 MiB, and long enough to be worth a read each.
-_BLOCK = 1 << 19
+# float64 elements of all snapshots in a block: 8 MiB, and long enough to be worth a read each.
+_BLOCK = 1 << 20
 _GATHERED_BLOCK = 1 << 24
 _TASK_BLOCKS = 32
 
@@ -43,7 +43,7 @@ class GramTask:
 
 @dataclass(slots=True)
 class GramSums:
-    """Plain sums over elements; m is the mean over snapshots, e_i what snapshot i adds to it.
+    """Plain sums over elements; m is the middle snapshot, e_i what snapshot i adds to it.
 
     Attributes:
         ee: <e_i, e_j>, [S, S].
@@ -104,34 +104,52 @@ def run_gram_task(task: GramTask, space: Workspace) -> GramSums:
     total = GramSums.zeros(len(task.weights))
     for low in range(task.low, task.high, task.block_elements):
         high = min(low + task.block_elements, task.high)
-        rows = _read(task, low, high, space)
-        part = _sums(rows)
+        block = Block(low, high, (Stripe(0, (1, 1, high - low)),))
+        part = _sums(_differences(task, block, space))
         if not np.isfinite(part.ee).all():
-            # Read again: the mean has carried what is not finite into every row.
-            rows = _read(task, low, high, space)
-            lost = ~torch.isfinite(rows).all(1)
-            rows[lost] = 0.0
+            # Read again: the reference may have carried what is not finite into every row.
+            rows, lost = _careful_differences(task, block, space)
             part = _sums(rows)
-            part.lost |= lost.cpu().numpy()
+            part.lost |= lost
         total.add(part)
     return total
 
 
-def _read(task: GramTask, low: int, high: int, space: Workspace) -> torch.Tensor:
-    count = high - low
-    rows = space.buffer("gram", len(task.weights) * count).view(-1, count)
-    block = Block(low, high, (Stripe(0, (1, 1, count)),))
-    for row, source in zip(rows, task.weights, strict=True):
-        space.load(source, block, row)
+def _rows(task: GramTask, block: Block, space: Workspace) -> torch.Tensor:
+    """Room for every snapshot's elements and, last, the reference's."""
+    count = len(task.weights) + 1
+    return space.buffer("gram", count * block.size).view(count, -1)
+
+
+def _differences(task: GramTask, block: Block, space: Workspace) -> torch.Tensor:
+    """Every snapshot minus the middle one, and the middle one."""
+    rows, middle = _rows(task, block, space), len(task.weights) // 2
+    space.load(task.weights[middle], block, rows[-1])
+    for index, source in enumerate(task.weights):
+        if index == middle:
+            rows[index].zero_()
+        else:
+            space.load(source, block, rows[index])
+            rows[index].sub_(rows[-1])
     return rows
 
 
+def _careful_differences(
+    task: GramTask, block: Block, space: Workspace
+) -> tuple[torch.Tensor, NDArray[np.bool_]]:
+    """The same from the mean of the finite ones, and which are not; those become zero."""
+    rows = _rows(task, block, space)
+    for row, source in zip(rows, task.weights, strict=False):
+        space.load(source, block, row)
+    weights = rows[:-1]
+    lost = ~torch.isfinite(weights).all(1)
+    weights[lost] = 0.0
+    rows[-1] = weights.mean(0)
+    weights.sub_(rows[-1])
+    return rows, lost.cpu().numpy()
+
+
 def _sums(rows: torch.Tensor) -> GramSums:
-    mean = rows.mean(0)
-    rows.sub_(mean)
-    return GramSums(
-        torch.mm(rows, rows.t()).cpu().numpy(),
-        torch.mv(rows, mean).cpu().numpy(),
-        float(torch.dot(mean, mean)),
-        np.zeros(len(rows), dtype=bool),
-    )
+    gram = torch.mm(rows, rows.t()).cpu().numpy()
+    count = len(gram) - 1
+    return GramSums(gram[:-1, :-1], gram[-1, :-1], float(gram[-1, -1]), np.zeros(count, dtype=bool))
