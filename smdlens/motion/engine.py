@@ -80,9 +80,10 @@ def measure(
     stamps = {path: stamp for item in series.snapshots for path, stamp in item.stamps.items()}
     known = None if cache is None else Known(chosen, series, hyper, target, cache)
     parts = [Part(each, 0) for each in chosen] if known is None else list(known.missing())
+    notices: set[str] = set()
     with FilePool(stamps=stamps) as pool:
         tables = _Tables(series, hyper, pool)
-        for index, sums in _measured(parts, target, workers, pool, progress):
+        for index, sums in _measured(parts, target, workers, pool, progress, notices):
             tables.add(parts[index], sums)
         frozen = frozen_statistics(series, groups, pool, cache)
         angles = (
@@ -92,7 +93,7 @@ def measure(
         )
         pool.verify()
     snapshots, pairs = tables.snapshots.frame(), tables.pairs.frame()
-    notes = [target.note]
+    notes = [target.note, *sorted(notices)]
     if known is not None and cache is not None:
         snapshots, pairs = known.completed(snapshots, pairs)
         if known.share > 0:
@@ -118,6 +119,7 @@ def _measured(
     workers: int | None,
     pool: FilePool,
     progress: Progress | None,
+    notices: set[str],
 ) -> Iterator[tuple[int, TensorSums]]:
     """Sums of each part in order; at most a few tensors are in memory at once."""
     plans = [part.selected.plan for part in parts]
@@ -125,7 +127,7 @@ def _measured(
     done_bytes = 0
     jobs = batches(plans, device.block_elements)
     current: tuple[int, TensorSums] | None = None
-    for done, batch in in_order(jobs, _run_batch, device, workers, pool):
+    for done, batch in in_order(jobs, _run_batch, device, workers, pool, notices):
         for task, part in zip(batch, done, strict=True):
             done_bytes += task.nbytes
             if current is not None and current[0] != task.tensors[0]:

@@ -100,7 +100,15 @@ def gram_tasks(tensor: int, plan: TensorPlan) -> list[GramTask]:
 
 
 def run_gram_task(task: GramTask, space: Workspace) -> GramSums:
-    """Sums over a task's blocks."""
+    """Sums over a task's blocks; on the CPU where a GPU has too little memory."""
+    try:
+        return _summed(task, space)
+    except torch.OutOfMemoryError:
+        space.give_way(0)
+        return _summed(task, space.on_cpu())
+
+
+def _summed(task: GramTask, space: Workspace) -> GramSums:
     total = GramSums.zeros(len(task.weights))
     for low in range(task.low, task.high, task.block_elements):
         high = min(low + task.block_elements, task.high)

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Sequence
 
+import torch
+
+from smdlens.motion.device import CPU_BLOCK
 from smdlens.motion.geometry import geometry_of
 from smdlens.motion.layout import Block
 from smdlens.motion.panel import Panel
@@ -21,27 +24,51 @@ def run_task(task: Task, space: Workspace) -> TaskSums:
     Weights that are NaN or infinite are left out of the sums of their own snapshot and of its two
     pairs, and counted. No snapshot's sums depend on any but its neighbours.
     """
-    plan = task.plan
-    if plan.joined is not None:
+    if task.plan.joined is not None:
         space = space.on_cpu()
     covered = task.covered
-    channel = min(b.channel for b in covered)
-    clock = min(b.clock for b in covered)
-    total: TensorSums | None = None
     with quiet():
-        for blocks in _alike(plan, covered, space):
-            part = Panel(plan, blocks, space).measure()
-            if len(blocks) == len(covered):
-                return TaskSums(channel, clock, part)
-            if total is None:
-                channels = max(b.channel + b.channels for b in covered) - channel
-                length = max(b.clock + b.shape[0] * b.shape[2] for b in covered) - clock
-                total = TensorSums.zeros(
-                    len(plan.snapshots), channels, length if plan.clock else None
-                )
-            total.add(part, blocks[0].channel - channel, blocks[0].clock - clock)
-    assert total is not None
+        runs = _alike(task.plan, covered, space)
+        total = _merged(task.plan, covered, ((run, _fitted(task.plan, run, space)) for run in runs))
+    channel, clock = min(b.channel for b in covered), min(b.clock for b in covered)
     return TaskSums(channel, clock, total)
+
+
+def _merged(
+    plan: TensorPlan,
+    covered: Sequence[Block],
+    parts: Iterable[tuple[Sequence[Block], TensorSums]],
+) -> TensorSums:
+    """One after another, the sums of some of the blocks added up to those of all."""
+    channel, clock = min(b.channel for b in covered), min(b.clock for b in covered)
+    total: TensorSums | None = None
+    for blocks, part in parts:
+        if len(blocks) == len(covered):
+            return part
+        if total is None:
+            channels = max(b.channel + b.channels for b in covered) - channel
+            length = max(b.clock + b.shape[0] * b.shape[2] for b in covered) - clock
+            total = TensorSums.zeros(len(plan.snapshots), channels, length if plan.clock else None)
+        total.add(part, blocks[0].channel - channel, blocks[0].clock - clock)
+    assert total is not None, "there is at least one block"
+    return total
+
+
+def _fitted(plan: TensorPlan, blocks: tuple[Block, ...], space: Workspace) -> TensorSums:
+    """Sums over alike blocks; one that does not fit a GPU's memory is halved, or left to the CPU.
+
+    Sums do not depend on where blocks are cut, so nothing else changes.
+    """
+    size = blocks[0].size
+    if size <= space.most_elements:
+        try:
+            return Panel(plan, blocks, space).measure()
+        except torch.OutOfMemoryError:
+            space.give_way(size)
+    if plan.gathered or (space.most_elements == 0 and size <= CPU_BLOCK):
+        return Panel(plan, blocks, space.on_cpu()).measure()
+    halves = [half for block in blocks for half in block.halves()]
+    return _merged(plan, halves, (((half,), _fitted(plan, (half,), space)) for half in halves))
 
 
 def _alike(

@@ -25,6 +25,7 @@ def in_order(
     device: Device,
     workers: int | None,
     pool: FilePool,
+    notes: set[str] | None = None,
 ) -> Iterator[tuple[Result, Job]]:
     """Run jobs on threads, a few ahead of what is asked for.
 
@@ -34,6 +35,7 @@ def in_order(
         device: Where the arithmetic runs.
         workers: Threads; one per available core for None.
         pool: Open files.
+        notes: What the user should know is added here.
     """
     count = workers or available_cores()
     mine = local()
@@ -42,7 +44,7 @@ def in_order(
         if not hasattr(mine, "space"):
             # One thread per worker: two levels of threads fight over the cores.
             torch.set_num_threads(1)
-            mine.space = Workspace(pool, device.torch_device)
+            mine.space = Workspace(pool, device.torch_device, notes)
         return work(job, mine.space)
 
     threads_before = torch.get_num_threads()

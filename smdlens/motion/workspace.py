@@ -6,6 +6,8 @@ view takes as long as summing a small block.
 
 from __future__ import annotations
 
+import sys
+
 import torch
 
 from smdlens.motion.files import FilePool
@@ -13,11 +15,14 @@ from smdlens.motion.geometry import Geometry, Slab
 from smdlens.motion.layout import Block
 from smdlens.motion.plan import Source
 from smdlens.motion.tensors import span, storage_dtype
+from smdlens.motion.uploads import Uploads
 from smdlens.snapshots.records import DTYPE_BYTES
 
 # Shapes differ between tensors; beyond this many views the oldest shapes are long past.
 _MOST_VIEWS = 512
 _CPU = torch.device("cpu")
+# A GPU that has no room for blocks of this many elements is left alone.
+_LEAST_ELEMENTS = 1 << 16
 _CONVERTED_WELL = {torch.float32, torch.bfloat16, torch.float64}
 
 
@@ -27,25 +32,45 @@ class Workspace:
     Args:
         pool: Open files.
         device: Where the arithmetic runs.
+        notes: What the user should know is added here.
+
+    Attributes:
+        most_elements: Larger blocks have been found not to fit the device; 0 where none did.
     """
 
-    def __init__(self, pool: FilePool, device: torch.device) -> None:
+    def __init__(self, pool: FilePool, device: torch.device, notes: set[str] | None = None) -> None:
         self._pool = pool
+        self._notes: set[str] = set() if notes is None else notes
+        self.most_elements = sys.maxsize
         self.device = device
         self._on_cpu = device == _CPU
         self._beside: Workspace | None = None
         self._tables: dict[torch.dtype, torch.Tensor] = {}
         self._buffers: dict[str, torch.Tensor] = {}
         self._slabs: dict[tuple[str, Geometry], Slab] = {}
-        self._raw: dict[tuple[str, int], tuple[int, memoryview, torch.Tensor]] = {}
+        self._uploads = Uploads(device) if device.type == "cuda" else None
+        self._raw: dict[tuple[str, str, int], tuple[int, memoryview, torch.Tensor]] = {}
 
     def on_cpu(self) -> Workspace:
         """A workspace on the CPU, this one if it is."""
         if self.device == _CPU:
             return self
         if self._beside is None:
-            self._beside = Workspace(self._pool, _CPU)
+            self._beside = Workspace(self._pool, _CPU, self._notes)
         return self._beside
+
+    def give_way(self, size: int) -> None:
+        """Free the device's memory and expect smaller blocks than `size` elements."""
+        for held in (self._buffers, self._slabs, self._tables, self._raw):
+            held.clear()
+        if self.device.type == "cuda":
+            torch.cuda.empty_cache()
+        self.most_elements = min(self.most_elements, size // 2)
+        note = "smaller blocks, for want of GPU memory"
+        if self.most_elements < _LEAST_ELEMENTS:
+            self.most_elements = 0
+            note = "on the CPU from where GPU memory ran out"
+        self._notes.add(note)
 
     def slab(self, name: str, geometry: Geometry) -> Slab:
         """Scratch on the device for one block; the same memory for the same name."""
@@ -69,7 +94,9 @@ class Workspace:
             values = whole.reshape(-1)[block.low : block.high]
         else:
             values = self._read(source, block.low, block.high)
-        return values if self._on_cpu else values.to(self.device)
+        if self._on_cpu:
+            return values
+        return values.to(self.device) if self._uploads is None else self._uploads.start(values)
 
     def load(self, source: Source, block: Block, out: torch.Tensor) -> None:
         """A block's elements as float64 into `out` [size]."""
@@ -98,20 +125,21 @@ class Workspace:
 
     def _read(self, source: Source, low: int, high: int) -> torch.Tensor:
         """Elements [low, high) of what is stored."""
-        found = self._raw.get((source.dtype, high - low))
+        name = "raw" if self._uploads is None else self._uploads.next_buffer()
+        found = self._raw.get((name, source.dtype, high - low))
         if found is None:
-            found = self._raw_view(source.dtype, high - low)
+            found = self._raw_view(name, source.dtype, high - low)
         width, target, values = found
         self._pool.read_into(source.extents, low * width, high * width, target)
         return values
 
-    def _raw_view(self, dtype: str, count: int) -> tuple[int, memoryview, torch.Tensor]:
+    def _raw_view(self, name: str, dtype: str, count: int) -> tuple[int, memoryview, torch.Tensor]:
         width = DTYPE_BYTES[dtype]
-        raw = self._buffer("raw", count * width, torch.uint8, _CPU)[: count * width]
+        raw = self._buffer(name, count * width, torch.uint8, _CPU)[: count * width]
         if len(self._raw) >= _MOST_VIEWS:
             self._raw.clear()
         view = width, raw.numpy().data, raw.view(storage_dtype(dtype))
-        self._raw[dtype, count] = view
+        self._raw[name, dtype, count] = view
         return view
 
     def _buffer(
@@ -122,7 +150,9 @@ class Workspace:
             # Views of the old one go first: two buffers at once would double the peak.
             self._buffers.pop(name, None)
             self._slabs = {key: slab for key, slab in self._slabs.items() if key[0] != name}
-            if name == "raw":
-                self._raw.clear()
-            buffer = self._buffers[name] = torch.empty(count, dtype=dtype, device=device)
+            self._raw = {key: view for key, view in self._raw.items() if key[0] != name}
+            # What a GPU copies from without waiting has to stay where it is in memory.
+            pinned = self._uploads is not None and device == _CPU
+            buffer = torch.empty(count, dtype=dtype, device=device, pin_memory=pinned)
+            self._buffers[name] = buffer
         return buffer
