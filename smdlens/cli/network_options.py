@@ -44,7 +44,7 @@ GraphFile = Annotated[
     typer.Option(
         "--graph",
         metavar="FILE",
-        help="The network as .pt2, .onnx, .keras or .h5; read, never run.",
+        help="The network as .pt2, .onnx, .keras, .h5 or -symbol.json; never run.",
         rich_help_panel=_NETWORK,
         show_default=False,
     ),

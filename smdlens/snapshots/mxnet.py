@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +21,7 @@ _KIND = re.compile(r"(?:arg|aux):")
 _LEAF = re.compile(
     r"(?P<layer>.+)_(?P<leaf>weight|bias|gamma|beta|(?:moving|running)_(?:mean|var))"
 )
-_EPOCH = re.compile(r".*-(\d{4})\.params")
+_EPOCH = re.compile(r"(.*)-(\d{4})\.params")
 
 
 class MxnetReader:
@@ -40,7 +40,7 @@ class MxnetReader:
         with reading(path) as file:
             arrays = read_list(Cursor(file, 0, limits.json_bytes), limits)
         stamps: dict[str, FileStamp] = {file.path: file.stamp}
-        names = _names(name for name, _ in arrays)
+        names = names_of_symbol(name for name, _ in arrays)
         tensors = {
             names[name]: tensor(name, array, file.path)
             for name, array in arrays
@@ -53,10 +53,12 @@ class MxnetReader:
             notes = [NOTE, *([added["conversion"]] if "conversion" in added else [])]
             root |= {**added, "conversion": "; ".join(notes)}
         epoch = _EPOCH.fullmatch(path.name)
+        network: str | None = None
         if epoch is not None:
-            root["epoch"] = int(epoch[1])
+            root["epoch"] = int(epoch[2])
+            network = _symbol(path.with_name(f"{epoch[1]}-symbol.json"), limits, files)
         # A trainer numbers its parameters in an order that structural names do not tell.
-        return RawCheckpoint(self.name, root, tuple(files), stamps, ordered=False)
+        return RawCheckpoint(self.name, root, tuple(files), stamps, False, network)
 
 
 def tensor(name: str, array: MxnetArray, path: str) -> TensorRef:
@@ -65,8 +67,8 @@ def tensor(name: str, array: MxnetArray, path: str) -> TensorRef:
     return TensorRef(name, array.shape, array.dtype, extents)
 
 
-def _names(given: Any) -> Mapping[str, str]:
-    """Name in the file -> torch's: `arg:bn0_gamma` is `bn0.weight`."""
+def names_of_symbol(given: Iterable[str]) -> Mapping[str, str]:
+    """Name in a file or symbol -> torch's: `arg:bn0_gamma` is `bn0.weight`."""
     paths: dict[str, tuple[str, ...]] = {}
     for name in given:
         plain = _KIND.sub("", name, count=1)
@@ -75,6 +77,18 @@ def _names(given: Any) -> Mapping[str, str]:
         paths[name] = path if path not in paths.values() else (name,)
     names = torch_names(paths.values())
     return {name: names[path] for name, path in paths.items()}
+
+
+def _symbol(path: Path, limits: Limits, files: list[Path]) -> str | None:
+    """The symbol that Module keeps beside its parameters; None where there is none to read."""
+    if not path.is_file():
+        return None
+    with reading(path) as file:
+        if file.size > limits.json_bytes:
+            return None
+        text = file.read(0, file.size)
+    files.append(path)
+    return text.decode("utf-8", "replace")
 
 
 def _states(

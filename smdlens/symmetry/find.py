@@ -9,8 +9,9 @@ from fnmatch import fnmatchcase
 from typing import Any
 
 from smdlens.errors import GraphError, NothingToAnalyseError
-from smdlens.snapshots.records import SnapshotSeries
+from smdlens.snapshots.records import Snapshot, SnapshotSeries
 from smdlens.symmetry.from_names import scale_groups_from_names
+from smdlens.symmetry.model_graph import ModelGraph
 from smdlens.symmetry.records import Evidence, ScaleGroups
 from smdlens.vocabulary import EvidenceKind
 from smdlens.wording import count_of
@@ -69,6 +70,16 @@ def find_scale_groups(
     return dataclasses.replace(groups, tensors=kept, witnesses=witnesses)
 
 
+def _described(snapshot: Snapshot) -> ModelGraph:
+    """The graph in a checkpoint that describes its own network."""
+    from smdlens.symmetry.from_keras import graph_of_keras
+    from smdlens.symmetry.from_mxnet import graph_of_mxnet
+
+    shapes = {name: ref.shape for name, ref in snapshot.tensors.items()}
+    read = graph_of_mxnet if snapshot.format == "mxnet" else graph_of_keras
+    return read(snapshot.network or "", shapes, snapshot.files[0])
+
+
 def _groups(
     series: SnapshotSeries,
     model: Any,
@@ -88,10 +99,7 @@ def _groups(
         if graph is not None:
             found = load_graph(graph)
         elif model is None:
-            from smdlens.symmetry.from_keras import graph_of_keras
-
-            shapes = {name: ref.shape for name, ref in last.tensors.items()}
-            found = graph_of_keras(last.network or "", shapes, last.files[0])
+            found = _described(last)
         else:
             args, kwargs = load_inputs(inputs, input_fn)
             found = graph_of(model, args, kwargs)

@@ -43,10 +43,14 @@ def load_graph(path: str | os.PathLike[str]) -> ModelGraph:
         from smdlens.symmetry.from_keras import graph_of_keras_file
 
         return graph_of_keras_file(Path(path))
+    if Path(path).name.endswith("symbol.json"):
+        from smdlens.symmetry.from_mxnet import graph_of_mxnet_file
+
+        return graph_of_mxnet_file(Path(path))
     raise GraphError(
         "no graph is read from a file of this name",
         subject=str(path),
-        expected="a .pt2 file (torch.export.save), an .onnx, a .keras or a whole .h5 file",
+        expected="a .pt2 (torch.export.save), .onnx, .keras, whole .h5 or -symbol.json file",
         found=f"suffix {suffix!r}",
         remedy="Or name a factory of the model with --model PKG.MOD:FACTORY.",
     )

@@ -63,8 +63,8 @@ def test_the_same_report(tmp_path: Path, expected: dict[str, dict[str, Any]], ru
     place = run.place(tmp_path / "run")
     gives = FOUND[run.title] = what_it_gives(run, place)
     report = _report(tmp_path, place, run.prefix)
-    # Keras' files say what the network is, without any option.
-    kind = "graph" if gives.format in ("keras", "keras-h5") and run.graph else "slots"
+    # Some files say what the network is, without any option.
+    kind = "graph" if gives.graph == "inside" else "slots"
     assert differences(report, expected[kind if gives.slots != "-" else "weights"]) == []
     groups = {t["name"]: t["groups"] for t in report["tensors"] if t["role"] == "scale_invariant"}
     assert groups == {"conv1.weight": 6, "conv2.weight": 8}, "by channel"
