@@ -73,13 +73,10 @@ def test_settings_of_each() -> None:
         assert groups(f"megengine_layout/checkpoint_{step}.pkl") == [sgd]
         sgd |= {"dampening": 0.0, "nesterov": False}
         assert groups(f"mxnet_gluon/net_{step}.params") == [sgd]
-        # Module does not decay biases and shifts unless told to.
-        name = f"mxnet_module/net-{step // 20:04d}.params"
-        assert groups(name) == [sgd, {**sgd, "weight_decay": 0.0}]
+        assert groups(f"mxnet_module/net-{step // 20:04d}.params") == [sgd]
     record = open_snapshot(RUNS / "mxnet_module/net-0002.params").optimizer
     assert record is not None and record.name == "SGD"
     assert record.slots["head.bias"]["momentum"].scale == -16.0
-    assert record.groups[1].names == ("bn1.bias", "bn2.bias", "head.bias")
 
 
 def test_adamw_of_paddle_and_bfloat16() -> None:
@@ -300,3 +297,25 @@ def test_adam_of_mxnet_numbers_the_sorted_names(tmp_path: Path) -> None:
     for name in names:
         first = record.slots[name.replace("_weight", ".weight")]["first_moment"]
         assert np.array_equal(load(first).numpy(), arrays[name])
+
+
+class SGD:
+    """Pickles as MXNet's optimizer does: a class and its attributes."""
+
+    def __init__(self, **attributes: Any) -> None:
+        self.__dict__ |= attributes
+
+
+def test_multiples_of_rate_and_decay_of_mxnet(tmp_path: Path) -> None:
+    array = np.ones((2, 2), np.float32)
+    names = ["fc_weight", "fc_bias"]
+    _mxnet_file(tmp_path / "n_1.params", [_record(array, 0xF993FAC9)] * 2, names)
+    optimizer = SGD(
+        lr=0.5, wd=0.1, momentum=0.9, num_update=7, idx2name=dict(enumerate(names)),
+        wd_mult={"fc_bias": 0.0}, lr_mult={1: 2.0},
+    )  # fmt: skip
+    _dump(tmp_path / "n_1.states", ({0: None, 1: None}, optimizer))
+    record = open_snapshot(tmp_path / "n_1.params").optimizer
+    assert record is not None and record.name == "SGD"
+    found = {g.names: (g.values["lr"], g.values["weight_decay"]) for g in record.groups}
+    assert found == {("fc.weight",): (0.5, 0.1), ("fc.bias",): (1.0, 0.0)}

@@ -101,6 +101,8 @@ def save_module():
     module.update()
     optimizer, updater = module._optimizer, module._updater
     indices = {name: index for index, name in optimizer.idx2name.items()}
+    # Module leaves biases and shifts out of the decay unless told otherwise; this run decays all.
+    optimizer.set_wd_mult(dict.fromkeys(indices, 1.0))
     for step in STEPS:
         weights, buffers = state(step)
         arrays = {renamed(n, MODULE): mx.nd.array(a) for n, a in weights.items()}
