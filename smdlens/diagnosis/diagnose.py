@@ -32,6 +32,7 @@ from smdlens.diagnosis.records import Diagnosis
 from smdlens.diagnosis.relaxed import relaxed_ratios
 from smdlens.diagnosis.stage_states import stage_states
 from smdlens.diagnosis.stages import stage_of_intervals, stages_of
+from smdlens.diagnosis.step_check import averaged_by_step
 from smdlens.diagnosis.theorem_audit import audit_theorems
 from smdlens.diagnosis.tracks import measured_names, tracks_of
 from smdlens.diagnosis.unit_gradients import exact_gradients
@@ -85,7 +86,11 @@ def diagnose(
     ]
     intervals = interval_frame(measured, curves, owner, groups)
     states = stage_states(measured, curves, stages, owner, groups, hyper, series, tolerance)
-    doubts = contradictions(measured, groups, owner) or cut_contradictions(measured, groups, hyper)
+    doubts = (
+        averaged_by_step(measured, groups)
+        or contradictions(measured, groups, owner)
+        or cut_contradictions(measured, groups, hyper)
+    )
     states, contradicted = with_doubts(states, stages, doubts)
     decays, decay_tensors = decays_of(measured, stages, owner, groups, hyper, main, tolerance)
     states, intervals, decay_tensors = (

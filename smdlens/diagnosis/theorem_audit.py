@@ -167,8 +167,8 @@ def _lower(n: TheoremNumbers) -> Verdict:
 def _norm(n: TheoremNumbers) -> Verdict:
     norm, expected = math.sqrt(n.norm2), n.expected_norm
     width, _ = norm_band(n)
-    if not math.isfinite(expected):
-        return None, norm, expected, "the unit gradient is not known here"
+    if not (math.isfinite(expected) and expected > 0.0):
+        return None, norm, math.nan, "the unit gradient is not known here"
     if not n.constant:
         return None, norm, expected, "the theorem is about one constant rate; this one changes"
     if not math.isfinite(width):

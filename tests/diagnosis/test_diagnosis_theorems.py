@@ -151,3 +151,13 @@ def test_settings_outside_the_theorems(tmp_path):
     assert "momentum_above_half" not in nesterov
     adamw = settings(Rule("adamw"), tmp_path / "adamw")
     assert adamw["theorem_covers_optimizer"].holds is False
+
+
+def test_gradients_that_nothing_shows_break_nothing(tmp_path):
+    """Norms that fall as decay alone makes them: L is 0, and the theorems say nothing."""
+    part = {"p0": Part(norm=5.0, gradient=lambda t: 0.0)}
+    run = simulate(HEAVY, stepwise((0, RATE)), DECAY, part, total=2000, gap=100, size=SIZE)
+    report = analyze(write(run, tmp_path / "run"))
+    for name in ("norm_as_theorem", "gradient_smooth", "angle_as_theorem"):
+        assert audit(report, name).holds is None
+    assert report.to_dict()["theorems"]
