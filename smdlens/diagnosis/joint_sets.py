@@ -89,10 +89,16 @@ def _why_not(
                 f"scale-invariant only together with {_listed(list(tensor.joint_with))}, and "
                 f"{members[0]} and {name} are trained with different rates or weight decay"
             )
+    if first is not None and first.weight_decay == 0.0 and _are_vectors(members, groups):
+        return "no weight decay acts on these gains and biases: no equilibrium exists for them"
     if hyper.optimizer.kind in (OptimizerKind.ADAM, OptimizerKind.ADAMW, OptimizerKind.LION):
         others = _listed(list(tensor.joint_with))
         return _ADAPTIVE.format(others=others, optimizer=hyper.optimizer.kind.value)
     return ""
+
+
+def _are_vectors(members: list[str], groups: ScaleGroups) -> bool:
+    return all(len(groups.tensors[name].shape) < 2 for name in members)
 
 
 def _is_one_law(

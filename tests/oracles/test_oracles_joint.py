@@ -161,3 +161,28 @@ def test_under_adamw_the_whole_settles_elsewhere(tmp_path) -> None:
     settled = truth.rms_angle[:, -3:].mean(axis=1) / rate
     assert settled.max() < 0.95
     assert settled.min() < 0.87
+
+
+def test_gains_and_biases_without_decay_are_left_alone() -> None:
+    """Norm parameters in a no-decay group are common; nothing is to be said of them."""
+    sample = Path(__file__).parents[2] / "sample_checkpoints"
+
+    class Pair(torch.nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.stem = torch.nn.Conv2d(1, 16, 3, padding=1, bias=False)
+            self.stem_bn = torch.nn.BatchNorm2d(16)
+            self.block1 = torch.nn.Module()
+            self.block1.conv1 = torch.nn.Conv2d(16, 16, 3, padding=1, bias=False)
+            self.block1.bn1 = torch.nn.BatchNorm2d(16)
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            x = torch.relu(self.stem_bn(self.stem(x)))
+            return self.block1.bn1(self.block1.conv1(x))
+
+    report = smdlens.analyze(sample, model=Pair, inputs=["2x1x8x8"], cache=False)
+    gain = report.diagnosis.groups.tensors["stem_bn.weight"]
+    assert gain.role is Role.JOINTLY_SCALE_INVARIANT
+    assert "no weight decay" in gain.not_measured
+    assert not set(report.stages["tensor"]) & {"stem_bn.weight", "stem_bn.bias"}
+    assert report.summary.equilibrium.not_applicable == 0

@@ -8,7 +8,7 @@ from smdlens.names import for_html
 from smdlens.report.scale_graph.blocks import hidden_by, repeats
 from smdlens.report.scale_graph.dot import AT_REST, CARRYING, COLOURS, ENDING
 from smdlens.report.scale_graph.picture import Place, places, shortened
-from smdlens.report.scale_graph.shortened import LEGEND, reasons
+from smdlens.report.scale_graph.shortened import LEGEND, reasons, relative
 from smdlens.report.scale_graph.tree import described, summary
 from smdlens.symmetry.records import TensorSymmetry
 from smdlens.symmetry.scale_symmetry import ScaleSymmetry
@@ -112,11 +112,12 @@ def _entry(place: Place, y: int, column: float, symmetry: ScaleSymmetry) -> tupl
     ]
     x = column
     for name in place.parameters:
-        fill = COLOURS[symmetry.tensors[name].role]
-        parts.append(f"<text x='{x:.0f}' y='{y + 4}' fill='{fill}'>{for_html(name)}</text>")
-        x += _LETTER * len(name) + 14
+        fill, said = COLOURS[symmetry.tensors[name].role], relative(name, f"{place.module}.")
+        parts.append(f"<text x='{x:.0f}' y='{y + 4}' fill='{fill}'>{for_html(said)}</text>")
+        x += _LETTER * len(said) + 14
     if place.ends:
-        said = f"ends the scale of {shortened(place.ends)}"
+        ended = tuple(relative(name, f"{place.module}.") for name in place.ends)
+        said = f"ends the scale of {shortened(ended)}"
         parts.append(f"<text x='{x:.0f}' y='{y + 4}' fill='{ENDING}'>{for_html(said)}</text>")
         x += _LETTER * len(said)
     return "".join(parts), x

@@ -74,7 +74,7 @@ def places(symmetry: ScaleSymmetry) -> tuple[Place, ...]:
             stands_for[node.name] = sources
         else:
             shown[node.name] = Place(
-                node.name, node.op, node.module, parameters, sources, bool(node.carries),
+                node.name, op_label(node.op), node.module, parameters, sources, bool(node.carries),
                 _ends(node, nodes, symmetry),
             )  # fmt: skip
             stands_for[node.name] = (node.name,)
@@ -101,8 +101,22 @@ def _ends(node: FlowNode, nodes: dict[str, FlowNode], symmetry: ScaleSymmetry) -
         for name in node.inputs
         if name in nodes or name in symmetry.tensors
     )
-    gone = (name for name in coming if name not in node.carries)
-    return tuple(name for name in gone if symmetry.tensors[name].role in _ENDS_HERE)
+    left = set(node.carries)
+
+    def ends(name: str) -> bool:
+        # What carries the scale of one member of a jointly invariant set stands for all of it.
+        tensor = symmetry.tensors[name]
+        return tensor.role in _ENDS_HERE and left.isdisjoint((name, *tensor.joint_with))
+
+    return tuple(name for name in coming if ends(name))
+
+
+def op_label(op: str) -> str:
+    """`batch_norm` for `_native_batch_norm_legit_no_training`."""
+    for word in ("batch_norm", "layer_norm", "group_norm", "instance_norm", "rms_norm"):
+        if word in op:
+            return word
+    return op.strip("_")
 
 
 def shortened(names: tuple[str, ...], most: int = 2) -> str:
