@@ -11,7 +11,7 @@ import zlib
 
 from smdlens.errors import SnapshotCorruptError, SnapshotUnsupportedError
 
-ZSTD_INSTALL = 'Install it with: python -m pip install "smdlens[jax]"'
+ZSTD_INSTALL = 'Install it with: python -m pip install "smdlens[jax]" (or zstandard alone)'
 _CHECKSUM = 4
 _LARGEST_WINDOW = 1 << 27
 

@@ -47,6 +47,7 @@ def look_around(encoding: str) -> list[Health]:
     for name, look in (("device cpu", _cpu), ("device cuda", _cuda), ("device mps", _mps)):
         found.append(_guarded(name, look))
     found.append(_guarded("formats", _formats))
+    found.append(_guarded("zstandard", _zstandard))
     found.append(_guarded("cache", _cache))
     return [*found, _terminal(encoding)]
 
@@ -62,6 +63,13 @@ def _package(name: str) -> Health:
         return Health(name, f"{version}, older than {oldest[0]}.{oldest[1]}", broken=True)
     del module
     return Health(name, version)
+
+
+def _zstandard() -> str:
+    try:
+        return importlib.metadata.version("zstandard")
+    except importlib.metadata.PackageNotFoundError:
+        return 'not installed; Orbax needs it: pip install "smdlens[jax]"'
 
 
 def _cache() -> str:
