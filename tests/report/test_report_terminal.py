@@ -2,11 +2,12 @@ import dataclasses
 import sys
 from pathlib import Path
 
+import polars as pl
 import pytest
 import report_helpers as h
 from rich.cells import cell_len
 
-from smdlens.diagnosis.records import Finding
+from smdlens.diagnosis.records import DECAY_CURVE_SCHEMA, LAG_SCHEMA, Finding
 from smdlens.snapshots.records import Skipped
 from smdlens.vocabulary import Outcome, Role, SkipReason
 
@@ -172,3 +173,38 @@ def test_html_fragment_is_escaped_and_has_no_script():
     html = hostile_report()._repr_html_()
     assert "<script" not in html and "onload='" not in html
     assert "stage" in html and "Stages 3 and 4 do not reach equilibrium" in html
+
+
+def test_the_angle_by_lag_is_said_and_so_is_saturation():
+    lags = [(10, 1.0, "diffusive"), (20, 0.9, "diffusive"), (30, 0.85, "diffusive"),
+            (40, 0.6, "confined"), (80, None, None), (160, None, None)]  # fmt: skip
+    diagnosis = h.resnet_diagnosis()
+    frame = pl.DataFrame(
+        [
+            ("conv1.weight", 2, lag, 5, 0.1, 0.1, 0.1, 0.1, ratio, ratio is None, motion)
+            for lag, ratio, motion in lags
+        ],
+        schema=LAG_SCHEMA,
+        orient="row",
+    )
+    text = h.rendered(h.resnet_report(dataclasses.replace(diagnosis, lags=frame)), width=160)
+    assert (
+        "stage 2: 10 1.00 diffusive, 20 0.90, 40 0.60 confined, saturated from 80 on: too long"
+    ) in " ".join(text.split())
+    assert "angle by lag" not in h.rendered(h.resnet_report(diagnosis))
+
+
+def test_each_cut_has_its_curve_beside_the_law():
+    rows = [
+        (k, 1000.0 * i, r, r, r, r + 0.01, r)
+        for k in range(3)
+        for i, r in enumerate((0.3, 0.5, None, 0.9))
+        if r is not None
+    ]
+    curves = pl.DataFrame(rows, schema=DECAY_CURVE_SCHEMA, orient="row")
+    report = h.resnet_report(dataclasses.replace(h.resnet_diagnosis(), decay_curves=curves))
+    text = " ".join(h.rendered(report, width=160).split())
+    assert "after the cut at 150,120: ▁▄▇ 0.30 to 0.90, law 0.31 to 0.91" in text
+    assert "unit gradient x 0.80: needs 100k instead of 95k" in text
+    assert "0.8M iterations missing at the end" in text
+    assert "▁" not in h.rendered(report, encoding="ascii")

@@ -1,4 +1,4 @@
-"""One line per cut: the curve after it as a sparkline, beside the law, and what was missing."""
+"""What lies between cuts: the curve after each beside the law, and how far weights wander."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from smdlens.report import numbers
 from smdlens.report.cuts import CutSummary, summarise_cuts
+from smdlens.report.lag_words import lag_texts
 from smdlens.report.terminal.pen import Pen
 
 if TYPE_CHECKING:
@@ -21,14 +22,20 @@ _CHANGED = math.log(1.05)
 
 
 def show(report: Report, pen: Pen) -> None:
-    """The last cuts (all with -v); nothing for runs without."""
+    """The last cuts (all with -v), and the angle by lag where it was measured."""
     cuts = [cut for cut in summarise_cuts(report.diagnosis) if cut.ends[0] is not None]
     shown = cuts if pen.verbose else cuts[-_MOST:]
-    if not shown or not report.summary.equilibrium.total:
+    if not report.summary.equilibrium.total:
         return
-    pen.blank()
+    lags = lag_texts(report.diagnosis)
+    if shown or lags:
+        pen.blank()
     for cut in shown:
         pen.line(" · ".join(_line(cut, pen)))
+    if lags:
+        pen.line("angle by lag (iterations), over that of a random walk in equilibrium:", "dim")
+        for text in lags:
+            pen.line(text)
 
 
 def _line(cut: CutSummary, pen: Pen) -> list[str]:
