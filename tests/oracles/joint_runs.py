@@ -67,6 +67,8 @@ def train(
     steps: int = 2400,
     gap: int = 200,
     seed: int = 11,
+    network: Callable[[], nn.Module] = JointNet,
+    pairs: Mapping[str, str] = SETS,
 ) -> Truth:
     """Trains, writes `ckpt_<step>.pt` with optimizer state, and returns what happened.
 
@@ -80,21 +82,24 @@ def train(
         steps: Updates.
         gap: Updates between snapshots.
         seed: Of weights and batches.
+        network: What is trained.
+        pairs: First member of each logged set -> the other.
     """
     folder.mkdir(parents=True)
     torch.manual_seed(seed)
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
-    model = JointNet()
+    model = network()
     named = dict(model.named_parameters())
     decays = {n: weight_decay if p.ndim > 1 else 0.0 for n, p in named.items()}
-    decays |= dict.fromkeys(SETS.values(), weight_decay if bias_decay is None else bias_decay)
+    decays |= dict.fromkeys(pairs, weight_decay)
+    decays |= dict.fromkeys(pairs.values(), weight_decay if bias_decay is None else bias_decay)
     groups = [
         {"params": [x for x in named.items() if decays[x[0]] == decay], "weight_decay": decay}
         for decay in sorted(set(decays.values()))
     ]
     rule = optimizer(groups)
-    sets = [(named[a], named[b]) for a, b in SETS.items()]
+    sets = [(named[a], named[b]) for a, b in pairs.items()]
     batches = noisy_batches(32, seed)
     sums = np.zeros((3, len(sets)))
     rows: list[Array] = []

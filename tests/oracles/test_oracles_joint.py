@@ -9,6 +9,7 @@ import numpy as np
 import polars as pl
 import pytest
 import torch
+from digits_networks import DigitsNet
 from joint_runs import SETS, JointNet, Truth
 
 import smdlens
@@ -37,10 +38,10 @@ def heavy_ball(tmp_path_factory) -> tuple[Path, Truth]:
     return folder, truth
 
 
-def errors(report, truth: Truth) -> np.ndarray:
+def errors(report, truth: Truth, names=FIRST) -> np.ndarray:
     """Ratio measured minus ratio logged, [sets, intervals]."""
     rows = []
-    for at, name in enumerate(FIRST):
+    for at, name in enumerate(names):
         own = report.intervals.filter(pl.col("tensor") == name)
         expected = own["expected_one_step_angle_rad"].to_numpy()
         rows.append(own["ratio"].to_numpy() - truth.rms_angle[at] / expected)
@@ -135,6 +136,32 @@ def test_other_sets_stay_undetermined_with_the_reason(
     assert set(rows["state"]) == {"undetermined"}
     assert all(reason in text for text in rows["reason"])
     assert report.summary.equilibrium.total == 0
+
+
+@pytest.mark.deep
+def test_gain_and_bias_of_a_batch_norm_settle_like_a_weight(tmp_path) -> None:
+    """Through ReLU into the next normalised convolution: gamma and beta live on a sphere too."""
+    pairs = {
+        f"{module}.body.norm.weight": f"{module}.body.norm.bias" for module in ("stem", "stages.0")
+    }
+    truth = joint_runs.train(
+        tmp_path / "run",
+        lambda groups: torch.optim.SGD(groups, lr=0.05, momentum=0.9),
+        rates={0: 0.05},
+        weight_decay=3e-3,
+        momentum=0.9,
+        seed=3,
+        network=small_digits,
+        pairs=pairs,
+    )
+    report = smdlens.analyze(tmp_path / "run", model=small_digits, inputs=["2x1x8x8"], cache=False)
+    assert np.abs(errors(report, truth, list(pairs))).max() <= 0.005
+    states = report.stages.filter(pl.col("tensor").is_in(list(pairs)))["state"]
+    assert set(states) == {"equilibrium"}
+
+
+def small_digits() -> torch.nn.Module:
+    return DigitsNet((8, 16, 16), residual=False)
 
 
 @pytest.mark.deep
