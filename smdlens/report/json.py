@@ -15,6 +15,7 @@ from smdlens.diagnosis.records import INTERVAL_SCHEMA, STAGE_TENSOR_SCHEMA, Metr
 from smdlens.hyper.metrics import Metric
 from smdlens.names import for_json
 from smdlens.report.schedule import at_most
+from smdlens.snapshots.conversions import conversions
 from smdlens.version import __version__
 from smdlens.vocabulary import Outcome
 
@@ -137,6 +138,7 @@ def _run(report: Report) -> dict[str, Any]:
             }
             for s in series.snapshots
         ],
+        "conversions": list(conversions(series)),
         "skipped": [
             {"file": s.file, "reason": s.reason.value, "detail": s.detail} for s in series.skipped
         ],

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 from one_network import (
     DECAY,
+    GOLDEN,
     MOMENTUM,
     PAGE,
     RUNS,
@@ -79,6 +80,29 @@ def test_the_table_on_the_page_is_current(tmp_path: Path) -> None:
     assert on_the_page(PAGE.read_text()) == table(FOUND), (
         "python tests/snapshots/one_network.py writes it"
     )
+
+
+def test_conversions_are_said(tmp_path: Path) -> None:
+    expected = {
+        "keras_v3": ["(kernel: out, in, spatial)", "is shown divided by -lr"],
+        "mxnet_module": ["gamma: weight", "divided by minus the last rate"],
+        "mlx_safetensors": ["output, spatial, input"],
+        "paddle": ["input, output are shown as output, input"],
+        "megengine_layout": ["without axes of one"],
+    }
+    for golden, parts in expected.items():
+        report = smdlens.analyze(GOLDEN / golden, schedule=schedule_file(tmp_path), cache=False)
+        said = report.to_dict()["run"]["conversions"]
+        assert len(said) == len(parts), said
+        for part in parts:
+            assert any(part in text for text in said), (golden, part)
+    report.save(tmp_path / "report.html")
+    page = (tmp_path / "report.html").read_text()
+    assert "Shown in other terms than stored: MegEngine:" in page
+    run = next(run for run in RUNS if run.title == "torch.save")
+    (tmp_path / "run").mkdir()
+    report = smdlens.analyze(run.place(tmp_path / "run"), cache=False)
+    assert report.to_dict()["run"]["conversions"] == []
 
 
 def test_differences_are_seen() -> None:

@@ -28,6 +28,7 @@ from smdlens.report.summary import invariant_count, invariant_names
 from smdlens.report.terminal.header import verdict
 from smdlens.report.trainer import trainer_facts
 from smdlens.report.worst import worst_tensors
+from smdlens.snapshots.conversions import conversions
 from smdlens.version import __version__
 from smdlens.vocabulary import Outcome
 
@@ -74,6 +75,7 @@ def page(report: Report, result: CheckResult) -> str:
         gradients=gradient_rows(report.diagnosis.unit_gradients, invariant_names(report.diagnosis)),
         schedule=report.hyper.schedule[:_MOST_SCHEDULE],
         schedule_hidden=max(0, len(report.hyper.schedule) - _MOST_SCHEDULE),
+        conversions=conversions(report.series),
         command=shlex.join(for_terminal(word) for word in report.command),
         tolerance=f"{100 * report.diagnosis.tolerance:g}%",
         numbers=numbers,

@@ -9,6 +9,7 @@ from smdlens.report import numbers
 from smdlens.report.summary import invariant_count, invariant_names
 from smdlens.report.terminal.pen import SYMBOLS, Pen
 from smdlens.report.trainer import trainer_facts
+from smdlens.snapshots.conversions import conversions
 from smdlens.vocabulary import Outcome, SkipReason
 
 if TYPE_CHECKING:
@@ -30,6 +31,9 @@ def show_run(report: Report, pen: Pen) -> None:
         "bold",
     )
     pen.pieces(trainer_facts(report))
+    if pen.verbose:
+        for conversion in conversions(series):
+            pen.line(conversion, "dim")
     pen.pieces([*_invariant(report), _cost(report)], "dim")
 
 
