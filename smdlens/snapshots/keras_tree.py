@@ -22,6 +22,7 @@ NOTE = "names and axes shown as torch has them (kernel: out, in, spatial)"
 SCALED = "the momentum of Keras' SGD, v = m v - lr g, is shown divided by -lr, as torch keeps it"
 NO_RATE = "the momentum of Keras' SGD holds a learning rate the file does not give: left out"
 NO_DECAY = "an L1 regulariser, or L2 beside decoupled weight decay: decay not given"
+EXCLUDED = "Keras does not save exclude_from_weight_decay: every weight is taken as decayed"
 _MOMENTS = {"m": "exp_avg", "momentum": "exp_avg", "v": "exp_avg_sq", "velocity": "exp_avg_sq",
             "vhat": "max_exp_avg_sq", "velocity_hat": "max_exp_avg_sq"}  # fmt: skip
 _ADAM = frozenset({"adam", "adamw"})
@@ -130,6 +131,7 @@ def _groups(
         if kind in _ADAM:
             common |= {"amsgrad": optimizer.config.get("amsgrad") is True}
             common |= {"eps": eps} if eps is not None else {}
+    notes += [EXCLUDED] if decay else []
     if kind in ("sgd", *_ADAM):
         common["decoupled_weight_decay"] = bool(decay)
     groups: dict[float | None, list[str]] = {}

@@ -118,6 +118,8 @@ def test_weight_decay_by_group(run: str, file: str) -> None:
     conv_a = None if decoupled else pytest.approx(0.02, rel=1e-6)
     assert by_name.pop("conv_a.weight") == conv_a
     assert set(by_name.values()) == {decoupled or 0.0}
+    conversion = open_snapshot(GOLDEN / run / file).scalars["conversion"]
+    assert ("exclude_from_weight_decay" in conversion) is bool(decoupled)
     assert record.groups[0].values["decoupled_weight_decay"] is bool(decoupled)
 
 
