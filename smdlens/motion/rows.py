@@ -160,4 +160,10 @@ def _nullable(
 ) -> list[float | int | str | None]:
     """Finite values as floats; null where not known or not finite."""
     keep = np.isfinite(values) if known is None else np.isfinite(values) & known
-    return [float(v) if k else None for v, k in zip(values, keep, strict=True)]
+    # Most columns are known throughout or not at all; there may be a hundred thousand tensors.
+    if keep.all():
+        found: list[float | int | str | None] = values.tolist()
+        return found
+    if not keep.any():
+        return [None] * len(values)
+    return [v if k else None for v, k in zip(values.tolist(), keep.tolist(), strict=True)]
