@@ -6,6 +6,8 @@ import os
 import pickle
 import shutil
 import struct
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -164,6 +166,21 @@ def test_protocols(tmp_path: Path, protocol: int) -> None:
     assert snapshot.step == 3 and snapshot.scalars["lr"] == 0.5
     for name, array in arrays.items():
         assert np.array_equal(load(snapshot.tensors[name]).numpy(), array)
+
+
+def test_no_framework_is_imported() -> None:
+    files = ("mlx_safetensors/model_40.safetensors", "mlx_gguf/model_40.gguf",
+             "paddle/model_40.pdparams", "megengine_layout/checkpoint_40.pkl",
+             "mxnet_module/net-0002.params", "dcp_hf_2/step-40")  # fmt: skip
+    code = (
+        "import sys; from smdlens.snapshots import open_snapshot\n"
+        f"for path in {[str(RUNS / f) for f in files]!r}: open_snapshot(path)\n"
+        "names = {'mlx', 'gguf', 'paddle', 'megengine', 'mxnet', 'torch', 'numpy', 'pickle'}\n"
+        "print(sorted(names & set(sys.modules) - BEFORE))"
+    )
+    code = "import sys; BEFORE = set(sys.modules)\n" + code
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout == "[]\n"
 
 
 def test_what_is_no_checkpoint(tmp_path: Path) -> None:
