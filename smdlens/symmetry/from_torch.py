@@ -56,8 +56,7 @@ def _exported(model: nn.Module, args: tuple[object, ...], kwargs: dict[str, obje
             with warnings.catch_warnings(), torch.no_grad(), _quiet():
                 warnings.simplefilter("ignore")
                 program = torch.export.export(model, some_args, some_kwargs, strict=False)
-                # Functional form only: writes into views would otherwise hide dependences.
-                return program.run_decompositions({})
+                return _functional(program)
         except Exception as error:
             failure = error
     raise GraphError(
@@ -78,6 +77,20 @@ def _quiet() -> Iterator[None]:
         yield
     finally:
         logging.disable(before)
+
+
+def _functional(program: Any) -> Any:
+    """The program without writes into views, which would hide dependences.
+
+    Where torch fails to rewrite it (buffers that are one tensor) it may have none to begin with.
+    """
+    try:
+        return program.run_decompositions({})
+    except KeyError:
+        schemas = [getattr(node.target, "_schema", None) for node in program.graph.nodes]
+        if any(schema is not None and schema.is_mutable for schema in schemas):
+            raise
+        return program
 
 
 def _first_line(error: BaseException | None) -> str:

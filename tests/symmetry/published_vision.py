@@ -21,10 +21,11 @@ def both():
 
 for kind in ("data2vec-vision", "vit_msn", "ijepa", "dinov2_with_registers"):
     row(kind, CLASSES, image)
-for kind in ("vit_mae", "pixio", "mlcd_vision_model", "clip_vision_model", "siglip_vision_model",
+for kind in ("pixio", "mlcd_vision_model", "clip_vision_model", "siglip_vision_model",
              "chinese_clip_vision_model", "aimv2_vision_model", "dpt", "idefics3_vision",
              "internvl_vision", "pixtral", "sam3_vit_model", "vitdet"):  # fmt: skip
     row(kind, "AutoModel", image, **({"window_size": 2} if kind == "sam3_vit_model" else {}))
+row("vit_mae", "ViTMAEModel", lambda: {**image(), "noise": torch.rand(2, 16)})
 row("yolos", "AutoModel", image, image_size=[32, 32], num_detection_tokens=4)
 row("cvt", CLASSES, image, embed_dim=[8, 12, 16], num_heads=[1, 2, 2], depth=[1, 2, 3],
     mlp_ratio=[2.0] * 3, drop_rate=[0.0] * 3, attention_drop_rate=[0.0] * 3,
@@ -61,8 +62,6 @@ row("janus_vision_model", "JanusVisionModel", image)
 row("owlvit_vision_model", "OwlViTVisionModel", image)
 row("rt_detr_resnet", "RTDetrResNetBackbone", image, embedding_size=8, **SMALL)
 row("pp_lcnet", "PPLCNetBackbone", image, scale=0.25)
-row("superpoint", "SuperPointForKeypointDetection", image, "superpoint",
-    encoder_hidden_sizes=[4, 4, 8, 8], decoder_hidden_size=8, descriptor_decoder_dim=8)  # fmt: skip
 row("timesformer", "TimesformerModel", video, num_frames=2)
 row("videomae", "VideoMAEForVideoClassification", video, num_frames=2)
 row("vivit", "VivitModel", video, num_frames=2, tubelet_size=[1, 8, 8])

@@ -53,7 +53,7 @@ def _prepared(model, seed):
         for parameter in model.parameters():
             parameter.requires_grad_(True)
             noise = torch.randn(parameter.shape, generator=generator, dtype=torch.float64)
-            spread = 0.5 if parameter.dim() < 2 else max(0.3, parameter[0].numel() ** -0.5)
+            spread = 0.5 if parameter.dim() < 2 else max(0.3, max(parameter[0].numel(), 1) ** -0.5)
             parameter.copy_(noise * spread)
     return model
 
@@ -69,7 +69,7 @@ def _batch(inputs, options, seed, size):
             return torch.randn(shape, generator=generator, dtype=torch.float64)
         if x.dtype == torch.bool:
             return x.expand(shape).clone()
-        return torch.randint(int(x.max()) + 1, shape, generator=generator)
+        return torch.randint(int(x.min()), int(x.max()) + 1, shape, generator=generator)
 
     return tuple(draw(x) for x in inputs), {name: draw(x) for name, x in options.items()}
 
