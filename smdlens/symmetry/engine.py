@@ -164,6 +164,8 @@ class Engine(Degrees):
 
     def taken_apart(self, value: Value) -> None:
         """Notes that only some elements of a value go on: parts of a tensor may differ."""
+        if self.brief:
+            return
         for term in value.terms:
             for form in np.unique(term.degree).tolist():
                 if form > ZERO:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from fractions import Fraction
+from itertools import repeat
 
 import numpy as np
 from numpy.typing import NDArray
@@ -31,8 +32,8 @@ class FormTable:
 
     def __init__(self, variables: int) -> None:
         self.variables = variables
-        self.forms: list[Form] = [(), *(((v, 1),) for v in range(variables))]
-        self._ids: dict[Form, int] = {form: at for at, form in enumerate(self.forms)}
+        self.forms: list[Form] = [(), *zip(zip(range(variables), repeat(1), strict=False))]
+        self._ids: dict[Form, int] = dict(zip(self.forms, range(variables + 1), strict=True))
         self._sums: dict[tuple[int, int], int] = {}
         self._multiples: dict[tuple[int, Coefficient], int] = {}
 

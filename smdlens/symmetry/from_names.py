@@ -2,9 +2,10 @@
 
 A batch norm is recognised by its running statistics. The weight in front of it is found by, in
 this order: sibling names that pair (`conv1`/`bn1`), the entry before it in an indexed sequence
-(`0`/`1`), and the weight registered directly before it. Measured on 123 published architectures
-(weights of two or more dimensions): precision 0.99, recall 0.86; weight standardisation, layer
-norms and pre-activation orders are what it misses. It is always labelled `names`.
+(`0`/`1`), and the weight registered directly before it. How often that is right was measured on the
+held-out corpus (docs/symmetry.md; weights of two or more dimensions); norms without running
+statistics, weight standardisation and pre-activation orders are what it misses. It is always
+labelled `names`.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ from smdlens.symmetry.modules import Module, is_sorted_file, modules_of, natural
 from smdlens.symmetry.records import Evidence, NormBehind, ScaleGroups, TensorSymmetry
 from smdlens.vocabulary import EvidenceKind, Granularity, Role
 
-MEASURED = "precision 0.99, recall 0.86 on 123 architectures"
+MEASURED = "precision 0.93, recall 0.69 on 230 networks"
 _NORM_WORD = re.compile(r"(batch_?norm|normali[sz]ation|norm|bn)", re.IGNORECASE)
 _WEIGHT_WORDS = ("conv", "convolution", "linear", "fc", "dense", "proj", "dw", "pw", "dwconv", "")
 

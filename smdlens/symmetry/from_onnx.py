@@ -60,14 +60,27 @@ def graph_of_onnx(path: Path) -> ModelGraph:
 
 
 def _refuse_folded(onnx: OnnxGraph, path: Path) -> None:
-    """A convolution without any normalisation in the file: optimisers fold batch norms away."""
+    """Optimisers fold batch norms into convolutions, all of them or some.
+
+    All: there are convolutions and no normalisation. Some: what a convolution gives is named after
+    an item of a batch norm's result (torch.export's `getitem`), or its weight was made on export.
+    """
     ops = {node.op for node in onnx.nodes}
-    if "Conv" in ops and not ops & _NORMS:
+    found = "convolutions and no normalisation"
+    folded = [
+        node.inputs[1]
+        for node in onnx.nodes
+        if node.op in ("Conv", "ConvTranspose")
+        and (node.inputs[1].startswith("onnx::Conv") or node.outputs[0].startswith("getitem"))
+    ]
+    if folded:
+        found = f"{len(folded)} convolutions with a norm inside, such as {folded[0]!r}"
+    if folded or ("Conv" in ops and not ops & _NORMS):
         raise GraphError(
             "its batch norms seem to be folded into the convolutions",
             subject=str(path),
             expected="a graph with its normalisations",
-            found="convolutions and no normalisation",
+            found=found,
             remedy='Export with torch.onnx.export(model, args, "model.onnx", dynamo=True, '
             "optimize=False); a file made for deployment does not say how a network was trained.",
         )
@@ -83,12 +96,10 @@ class _Importer:
         self.parameters: dict[str, Parameter] = {}
         self.constants: dict[str, Constant] = {}
         self.nodes: list[Node] = []
-        self.statistics = {
-            name
-            for node in onnx.nodes
-            if node.op == "BatchNormalization"
-            for name in node.inputs[3:5]
-        }
+        norms = [node.inputs for node in onnx.nodes if node.op == "BatchNormalization"]
+        # Exporters store equal tensors once: a fresh variance may be the gain's vector of ones.
+        trained = {name for inputs in norms for name in inputs[1:3]}
+        self.statistics = {name for inputs in norms for name in inputs[3:5]} - trained
 
     def graph(self) -> ModelGraph:
         """The whole graph."""

@@ -16,6 +16,13 @@ from smdlens.symmetry.model_graph import ModelGraph, Node, Ref, Shape, reference
 from smdlens.symmetry.ranges import BACKWARD, Box, full, hull
 from smdlens.symmetry.values import Term, Value, uniform
 
+# These ask nothing of degrees, so what they move may be narrowed by whoever reads it.
+_MOVES = frozenset({
+    "slice", "select", "narrow", "view", "reshape", "_unsafe_view", "flatten", "unflatten",
+    "permute", "transpose", "t", "squeeze", "unsqueeze", "expand", "clone", "contiguous", "alias",
+    "to", "_to_copy", "dropout", "split", "split_with_sizes", "chunk", "unbind",
+})  # fmt: skip
+
 
 @dataclass(frozen=True, slots=True)
 class Liveness:
@@ -76,7 +83,7 @@ def liveness(graph: ModelGraph, nodes: Sequence[Node]) -> Liveness:
             everything = full(shapes[name])
             need = needs.get(name, everything)
             wanted[name] = hull(wanted.get(name), need)
-            if need != everything:
+            if need != everything and node.op not in _MOVES:
                 reads[node.name, name] = need
     return Liveness(frozenset(dead), reads)
 

@@ -191,3 +191,18 @@ def einsum(t: Translator) -> Found:
     refs = [Ref(name) for name in t.node.inputs]
     arguments: dict[str, object] = {"equation": equation, "tensors": refs}
     return [Translation("einsum", arguments, (tuple(sizes[c] for c in output),))]
+
+
+@onnx("LSTM", "GRU", "RNN")
+def recurrent(t: Translator) -> Found:
+    """(T, N, D H) states in one operator: no rule, so every input must be of degree zero."""
+    if t.integer("layout", 0):
+        return None
+    steps, batch = t.shape(0)[:2]
+    directions, hidden = t.shape(2)[0], t.shape(2)[2]
+    shapes = ((steps, directions, batch, hidden), *2 * [(directions, batch, hidden)])
+    arguments: dict[str, object] = {
+        f"argument{at}": t.ref(at) for at in range(len(t.node.inputs)) if t.has(at)
+    }
+    op = f"onnx.{t.node.op}"
+    return [Translation(op, arguments, shapes[: len(t.node.outputs)], listed=True)]

@@ -159,3 +159,10 @@ def pad(t: Translator) -> Found:
         pairs = pairs[:-2]
     arguments: dict[str, object] = {"self": t.ref(0), "pad": pairs, "mode": mode, "value": value}
     return [Translation("pad", arguments, (shape,))]
+
+
+@onnx("Trilu")
+def triangle(t: Translator) -> Found:
+    """Zeros above or below a diagonal."""
+    op = "triu" if t.integer("upper", 1) else "tril"
+    return [Translation(op, {"self": t.ref(0)}, (t.shape(0),))]

@@ -46,8 +46,8 @@ class Partition:
         """Forms of two equally long vectors agree pairwise."""
         count = self.table.variables
         simple = (a <= count) & (b <= count)
-        for x, y in zip(a[~simple].tolist(), b[~simple].tolist(), strict=True):
-            self._agree_composite(x, y, reason)
+        if not simple.all():
+            self._agree_composite(a[~simple].tolist(), b[~simple].tolist(), reason)
         a, b = a[simple], b[simple]
         zero = (a == 0) | (b == 0)
         alone = np.maximum(a, b)[zero] - 1
@@ -57,32 +57,45 @@ class Partition:
         apart = self.blocks[a] != self.blocks[b]
         if apart.any():
             self._forbid(np.concatenate([a[apart], b[apart]]), reason)
-        for x, y in zip(a[~apart].tolist(), b[~apart].tolist(), strict=True):
-            self._tie(x, y, reason)
+        self._tie_all(a[~apart], b[~apart], reason)
 
-    def _agree_composite(self, x: int, y: int, reason: Reason) -> None:
-        left, right = self.table.forms[x], self.table.forms[y]
-        if len(left) == len(right) == 1 and left[0][1] == right[0][1]:  # squares of two channels
-            first, second = left[0][0], right[0][0]
-            if self.blocks[first] == self.blocks[second]:
-                self._tie(first, second, reason)
-                return
-        form = self.table.minus(x, y)
-        if form > 0:
-            self.vanish(np.array([form]), reason)
+    def _agree_composite(self, a: list[int], b: list[int], reason: Reason) -> None:
+        pairs: list[tuple[int, int]] = []
+        for x, y in zip(a, b, strict=True):
+            left, right = self.table.forms[x], self.table.forms[y]
+            if len(left) == len(right) == 1 and left[0][1] == right[0][1]:  # squares of channels
+                first, second = left[0][0], right[0][0]
+                if self.blocks[first] == self.blocks[second]:
+                    pairs.append((first, second))
+                    continue
+            form = self.table.minus(x, y)
+            if form > 0:
+                self.vanish(np.array([form]), reason)
+        if pairs:
+            both = np.array(pairs, dtype=np.int64)
+            self._tie_all(both[:, 0], both[:, 1], reason)
 
     def settled(self, forms: IdArray) -> IdArray:
         """Forms with forbidden channels at zero and tied channels under one name."""
-        if forms.size == 1 and int(forms.flat[0]) <= 0:
-            return forms
-        result = forms.copy()
-        single = (forms > 0) & (forms <= self.table.variables)
-        if single.any():
-            roots = self.roots()[forms[single] - 1]
-            result[single] = np.where(self.forbidden[roots], 0, roots + 1)
-        for form in np.unique(forms[forms > self.table.variables]).tolist():
-            tidy = self._reduced(self.table.forms[form])
-            result[forms == form] = self.table.id_of(tuple(sorted(tidy.items())))
+        count = self.table.variables
+        if forms.size == 1:
+            only = int(forms.flat[0])
+            if only <= 0:
+                return forms
+            tidy = self._reduced(self.table.forms[only])
+            return np.full(forms.shape, self.table.id_of(tuple(sorted(tidy.items()))), np.int64)
+        roots = self.roots()
+        names = np.where(self.forbidden[roots], 0, roots + 1)
+        result = np.where(
+            (forms > 0) & (forms <= count), names[np.clip(forms - 1, 0, count - 1)], forms
+        )
+        if int(forms.max()) > count:
+            distinct, inverse = np.unique(forms, return_inverse=True)
+            for at, form in enumerate(distinct.tolist()):
+                if form > count:
+                    tidy = self._reduced(self.table.forms[form])
+                    distinct[at] = self.table.id_of(tuple(sorted(tidy.items())))
+            result = np.where(forms > count, distinct[inverse].reshape(forms.shape), result)
         return result
 
     # -- the classes ---------------------------------------------------------------------------
@@ -121,6 +134,23 @@ class Partition:
         self.parent[high] = low
         self.forbidden[low] |= self.forbidden[high]
         self.tied_by.setdefault(int(self.blocks[a]), reason)
+
+    def _tie_all(self, a: IdArray, b: IdArray, reason: Reason) -> None:
+        """Ties many pairs at once: every root is hung below the smallest it is tied to."""
+        if a.size < 32:
+            for x, y in zip(a.tolist(), b.tolist(), strict=True):
+                self._tie(x, y, reason)
+            return
+        while True:
+            roots = self.roots()
+            low, high = np.minimum(roots[a], roots[b]), np.maximum(roots[a], roots[b])
+            differ = low != high
+            if not differ.any():
+                return
+            for block in np.unique(self.blocks[low[differ]]).tolist():
+                self.tied_by.setdefault(block, reason)
+            np.minimum.at(self.parent, high[differ], low[differ])
+            self.forbidden[self.roots()[np.flatnonzero(self.forbidden)]] = True
 
     def _reduced(self, form: Form) -> dict[int, int]:
         total: dict[int, int] = {}

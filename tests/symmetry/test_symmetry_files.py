@@ -126,6 +126,50 @@ def test_onnx_with_folded_batch_norms_is_refused_with_the_export_line(tmp_path):
         smdlens.scale_symmetry(write(tmp_path / "m.onnx", nodes))
 
 
+@pytest.mark.parametrize("trace", ["output", "weight"])
+def test_onnx_with_one_folded_batch_norm_is_refused(tmp_path, trace):
+    """The first convolution holds its norm, the second has one: the names give it away."""
+    weight, made = ("onnx::Conv_7", "k") if trace == "weight" else ("first.weight", "getitem")
+    nodes = [
+        ("Conv", ["x", weight, "conv.bias"], [made], {"pads": [1, 1, 1, 1]}),
+        ("Conv", [made, "conv.weight", "conv.bias"], ["c"], {"pads": [1, 1, 1, 1]}),
+        NORM, ("Relu", ["n"], ["r"], {}), *TAIL,
+    ]  # fmt: skip
+    weights = {weight: normal(6, 3, 3, 3), "conv.weight": normal(6, 6, 3, 3)}
+    with pytest.raises(GraphError, match=r"folded.*1 convolutions"):
+        smdlens.scale_symmetry(write(tmp_path / "m.onnx", nodes, weights))
+    nodes[0] = ("Conv", ["x", "first.weight", "conv.bias"], [made], {"pads": [1, 1, 1, 1]})
+    if trace == "weight":
+        weights["first.weight"] = weights.pop(weight)
+        smdlens.scale_symmetry(write(tmp_path / "m.onnx", nodes, weights))
+
+
+def test_onnx_statistics_that_are_stored_as_the_gain_hide_no_parameter(tmp_path):
+    """A network exported before training: mean 0 and variance 1 are beta and gamma."""
+    norm = ("BatchNormalization", ["c", "bn.weight", "bn.bias", "bn.bias", "bn.weight"], ["n"], {})
+    nodes = [CONVOLUTION, norm, ("Relu", ["n"], ["r"], {}), *TAIL]
+    tensors = smdlens.scale_symmetry(write(tmp_path / "m.onnx", nodes)).tensors
+    assert {"bn.weight", "bn.bias"} <= set(tensors)
+    assert tensors["conv.weight"].role is Role.SCALE_INVARIANT
+
+
+def test_onnx_recurrent_layers_see_every_scale(tmp_path):
+    """Rows of the image as a sequence: what the operator gives has a shape, its input a scale."""
+    nodes = [
+        CONVOLUTION, NORM, ("ReduceMean", ["n", "last"], ["m"], {"keepdims": 0}),
+        ("Transpose", ["m"], ["s"], {"perm": [2, 0, 1]}),
+        ("GRU", ["s", "gru.weight", "gru.hidden"], ["", "h"], {"hidden_size": 5}),
+        ("Squeeze", ["h", "first"], ["z"], {}), ("Trilu", ["z"], ["y"], {}),
+    ]  # fmt: skip
+    weights = {
+        "gru.weight": normal(1, 15, 6), "gru.hidden": normal(1, 15, 5), "last": np.array([3]),
+        "first": np.array([0]),
+    }  # fmt: skip
+    tensors = smdlens.scale_symmetry(write(tmp_path / "m.onnx", nodes, weights)).tensors
+    assert tensors["conv.weight"].role is Role.SCALE_INVARIANT
+    assert tensors["gru.weight"].role is Role.NOT_SCALE_INVARIANT
+
+
 def test_onnx_operator_without_a_translation_sees_every_scale(tmp_path):
     nodes = [CONVOLUTION, NORM, ("Relu", ["n"], ["r"], {}), *TAIL[:2]]
     nodes += [(TAIL[2][0], TAIL[2][1], ["z"], TAIL[2][3]), ("Mystery", ["z"], ["y"], {})]
