@@ -236,6 +236,8 @@ def _translated(node: fx.Node, unsized: set[str]) -> Node:
     else:
         op = getattr(target, "__name__", str(target))
         names = ["self", "index"] if op == "getitem" else []
+        if op != "getitem":  # Python's own `add` and `mul`, of sizes
+            op = f"python.{op}"
     names += [f"argument{at}" for at in range(len(names), len(node.args))]
     arguments = {name: _plain(item) for name, item in zip(names, node.args, strict=False)}
     arguments.update({name: _plain(item) for name, item in node.kwargs.items()})
@@ -249,7 +251,7 @@ def _translated(node: fx.Node, unsized: set[str]) -> Node:
         name=node.name,
         op=op,
         arguments=arguments,
-        shapes=tuple(tuple(max(size, 1) for size in shape) for shape in shapes),
+        shapes=tuple(tuple(1 if size < 0 else size for size in shape) for shape in shapes),
         module=_module_path(node),
         floating=_is_floating(items[0]) if not listed else True,
         listed=listed,

@@ -61,7 +61,7 @@ def carry(
             inputs: Mapping[str, Result] = values
             if part := dict(narrowed(node, values, live)):
                 inputs = {**values, **part}
-            values[node.name] = _apply(Call(engine, node, inputs))
+            values[node.name] = _filled(engine, _apply(Call(engine, node, inputs)))
         if not engine.brief:
             engine.flow[node.name] = _variables(engine, values[node.name])
         for name in last_use.get(at, ()):
@@ -76,6 +76,13 @@ def carry(
                 engine.vanish(term.degree, "output")
             taint |= taint_of(value)
     return taint
+
+
+def _filled(engine: Engine, result: Result) -> Result:
+    """The result, with zeros for values that have no elements."""
+    if isinstance(result, list):
+        return [engine.constant(v.shape, ANY) if 0 in v.shape else v for v in result]
+    return engine.constant(result.shape, ANY) if 0 in result.shape else result
 
 
 def _unread(engine: Engine, node: Node) -> Result:

@@ -78,7 +78,7 @@ def _flat(result):
     if isinstance(result, torch.Tensor):
         return [result.double().flatten()] if result.is_floating_point() else []
     if isinstance(result, dict):
-        items = [v for k, v in result.items() if "past_key" not in k]
+        items = [v for k, v in result.items() if k != "mems" and "past_key" not in k]
         return [t for item in items for t in _flat(item)]
     if isinstance(result, list | tuple):
         return [t for item in result for t in _flat(item)]

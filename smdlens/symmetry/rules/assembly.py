@@ -16,7 +16,7 @@ from smdlens.symmetry.values import Term, Value, labelled
 
 def joined(engine: Engine, parts: list[Value], shape: Shape, axis: int) -> Value:
     """Values one after the other along an axis; each summand is zero outside its own part."""
-    parts = [part for part in parts if len(part.shape) == len(shape)]
+    parts = [part for part in parts if len(part.shape) == len(shape) and part.shape[axis]]
     terms: list[Term] = []
     starts = np.cumsum([0, *(part.shape[axis] for part in parts)]).tolist()
     mains = [(at, part.terms[0]) for at, part in enumerate(parts)]

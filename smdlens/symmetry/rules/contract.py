@@ -153,6 +153,20 @@ def einsum(call: Call) -> Result:
     return contracted(call.engine, operands[0], parts[0], operands[1], parts[1], output, call.shape)
 
 
+@rule("transformers.grouped_mm_fallback", "_grouped_mm")
+def grouped_product(call: Call) -> Result:
+    """Rows by the matrix of the expert that the data picks: experts are of one degree."""
+    engine = call.engine
+    rows, experts = (call.value(name) for name in list(call.node.arguments)[:2])
+    if len(rows.shape) != 2 or len(experts.shape) != 3:
+        raise NotCovered
+    term = engine.one_term(experts)
+    taint = engine.require_zero(call.value("offs")) if call.has("offs") else 0
+    degree = engine.unify(term.degree, (0,))[0]
+    matrix = Value(experts.shape[1:], (Term(degree, None, term.taint | taint),))
+    return contracted(engine, rows, "sk", matrix, "kn", "sn", call.shape)
+
+
 @rule("outer", "ger")
 def outer(call: Call) -> Result:
     """Every product of two vectors' elements."""
