@@ -105,7 +105,9 @@ def main():
     parser.add_argument("records", nargs="+", type=Path)
     parser.add_argument("--column", choices=COLUMNS, default="now")
     arguments = parser.parse_args()
-    records = [json.loads(line) for path in arguments.records for line in path.open()]
+    # A network measured again replaces its earlier record.
+    found = [json.loads(line) for path in arguments.records for line in path.open()]
+    records = list({record["name"]: record for record in found}.values())
     summaries = json.loads(SUMMARY.read_text()) if SUMMARY.exists() else {}
     summaries[arguments.column] = summary(records)
     SUMMARY.write_text(json.dumps(summaries, indent=1) + "\n")

@@ -34,6 +34,7 @@ def test_a_few_of_the_held_out_networks_agree_with_rescaling(name):
 
 
 @pytest.mark.deep
+@pytest.mark.filterwarnings("ignore")  # the networks' own
 @pytest.mark.parametrize("name", [name for name in HELD_OUT if name not in SHORT])
 def test_every_held_out_network_agrees_with_rescaling(name):
     _check(name)
