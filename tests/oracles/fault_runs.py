@@ -32,16 +32,26 @@ RATE_FACTOR, DECAY_FACTOR, EMA = 3.0, 3.0, 0.999
 
 @dataclass(frozen=True)
 class FaultRun:
-    """Optimizer, what is wrong, and the seed of weights and batches."""
+    """Optimizer, what is wrong, and the seed of weights and batches.
+
+    The last three are no faults but remedies: updates in all, multiple of the weight decay after
+    the cut, and what convolutions are divided by at the cut (their momentum is multiplied by it).
+    """
 
     optimizer: str
     fault: str
     seed: int
     widths: tuple[int, ...] = (8, 12, 16)
+    steps: int = STEPS
+    decay_after: float = 1.0
+    divide: float = 1.0
 
     @property
     def name(self) -> str:
-        return f"{self.optimizer}-{self.fault}-{self.seed}"
+        name = f"{self.optimizer}-{self.fault}-{self.seed}"
+        if (self.steps, self.decay_after, self.divide) == (STEPS, 1.0, 1.0):
+            return name
+        return f"{name}-{self.steps}-{self.decay_after:.4g}-{self.divide:.4g}"
 
     @property
     def rates(self) -> tuple[float, float]:
@@ -71,11 +81,14 @@ class _Trainer:
             self.optimizer = torch.optim.AdamW(groups, lr=run.rates[0])
         self.average = copy.deepcopy(self.model.state_dict())
         self.victim = dict(named)[VICTIM]
+        self.recorded = run.decay
 
     def update(self, step: int, images: torch.Tensor, labels: torch.Tensor) -> None:
         run, lr = self.run, self.run.rates[step >= CUT]
         for group in self.optimizer.param_groups:
             group["lr"] = lr
+        if step == CUT:
+            self._remedies()
         self.model.train()
         if run.fault == "frozen_norm":
             self.model.get_submodule(VICTIM_NORM).eval()
@@ -102,12 +115,22 @@ class _Trainer:
             else:
                 self.average[name].copy_(value)
 
+    @torch.no_grad()
+    def _remedies(self) -> None:
+        group = self.optimizer.param_groups[0]
+        group["weight_decay"] *= self.run.decay_after
+        self.recorded = self.run.decay * self.run.decay_after
+        for parameter in group["params"]:
+            if parameter.ndim == 4 and self.run.divide != 1.0:
+                parameter.div_(self.run.divide)
+                self.optimizer.state[parameter]["momentum_buffer"].mul_(self.run.divide)
+
     def save(self, folder: Path, step: int) -> None:
         shown = self.average if self.run.fault == "averaged" else self.model.state_dict()
         state = self.optimizer.state_dict()
         # The record says what the trainer was told.
         state["param_groups"] = [
-            {**g, "weight_decay": self.run.decay if i == 0 else 0.0}
+            {**g, "weight_decay": self.recorded if i == 0 else 0.0}
             for i, g in enumerate(state["param_groups"])
         ]
         torch.save(
@@ -129,7 +152,7 @@ def train(run: FaultRun, folder: Path) -> None:
             trainer = _Trainer(run)
             trainer.save(folder, 0)
             batches = noisy_batches(32, run.seed)
-            for step in range(STEPS):
+            for step in range(run.steps):
                 trainer.update(step, *next(batches))
                 if (step + 1) % GAP == 0:
                     trainer.save(folder, step + 1)

@@ -6,9 +6,11 @@ The table of docs/faults.md is what these tests hold: a row is a fault, a column
 from __future__ import annotations
 
 import re
+from dataclasses import replace
 from pathlib import Path
 
 import fault_runs
+import polars as pl
 import pytest
 from fault_runs import FAULTS, FaultRun, evidence_options, fault_folder
 
@@ -118,3 +120,38 @@ def test_sound_runs_raise_nothing(optimizer, evidence):
         run = FaultRun(optimizer, "none", seed)
         assert suspicions(run, evidence) == [], run
         assert suspicions(run, evidence, steps=f":{fault_runs.CUT - fault_runs.GAP}") == [], run
+
+
+@pytest.mark.deep
+def test_what_would_have_been_enough_is_enough():
+    """A stage too short, then trained again with each remedy: within 0.07 of where it should end.
+
+    Longer stage and more decay end at the tolerance (0.9), rescaled weights in equilibrium.
+    """
+    base = FaultRun("sgd", "none", 1)
+    path, given = evidence_options(base, fault_folder(base), "weights")
+    offers = smdlens.analyze(path, device="cpu", **given).decays
+    longer, more, divisor = (
+        float(offers[f"enough_{name}"].median())
+        for name in ("iterations", "weight_decay_factor", "weight_divisor")
+    )
+    gap = fault_runs.GAP
+    steps = fault_runs.CUT + gap * -(-int(longer) // gap)
+    for run, end in (
+        (replace(base, steps=steps), 0.9),
+        (replace(base, decay_after=more), 0.9),
+        (replace(base, divide=divisor), 1.0),
+    ):
+        folder = fault_folder(run)
+        schedule = folder / "remedy.csv"
+        before, after = run.rates
+        schedule.write_text(
+            f"step,lr,weight_decay\n0,{before},{run.decay}\n"
+            f"{fault_runs.CUT},{after},{run.decay * run.decay_after}\n"
+        )
+        options = {"optimizer": "sgd", "momentum": 0.9, "schedule": schedule}
+        report = smdlens.analyze(folder / "weights", device="cpu", **options)
+        ends = report.intervals.filter(role="scale_invariant").sort("step_to")
+        last = ends.filter(pl.col("step_to") > run.steps - 3 * gap)
+        assert last.height == 9
+        assert last["ratio"].mean() == pytest.approx(end, abs=0.07), run
