@@ -120,7 +120,7 @@ def metric_findings(
             continue
         factor = by_start[stage.step_from].factor
         yield Finding(
-            "SMD050",
+            "SMD070",
             Outcome.WARN,
             f"stage {stage.index}",
             f"pseudo overfitting: {metric.name} is best at step {row.best_at:.0f} "
@@ -132,7 +132,7 @@ def metric_findings(
         )
     if not any(row.values for row in found):
         yield Finding(
-            "SMD051",
+            "SMD071",
             Outcome.WARN,
             metric.file,
             f"no value of {metric.name} lies within the run's steps "
@@ -140,4 +140,4 @@ def metric_findings(
             "If it counts epochs, name that column epoch and give --steps-per-epoch.",
         )  # fmt: skip
     for note in metric.notes:
-        yield Finding("SMD052", Outcome.WARN, metric.file, note, None)
+        yield Finding("SMD072", Outcome.WARN, metric.file, note, None)

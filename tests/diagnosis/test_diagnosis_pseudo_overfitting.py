@@ -55,7 +55,7 @@ def test_a_fall_after_the_cut_is_marked(folder, tmp_path):
     report = analyze(folder, metrics=log(tmp_path, fall=0.02))
     assert marks(report) == [False, True, False]
     (finding,) = rules(report)
-    assert (finding.rule, finding.subject) == ("SMD050", "stage 2")
+    assert (finding.rule, finding.subject) == ("SMD070", "stage 2")
     row = report.diagnosis.metric_stages[1]
     assert row.change == pytest.approx(-0.0175, abs=0.0055)
     assert CUTS[0] < row.best_at < 1800
@@ -107,7 +107,7 @@ def test_values_outside_the_run_are_said(folder, tmp_path):
     path = tmp_path / "log.csv"
     path.write_text("step,test_acc\n900000,0.5\n")
     (finding,) = rules(analyze(folder, metrics=path))
-    assert finding.rule == "SMD051"
+    assert finding.rule == "SMD071"
     assert "0-4000" in finding.message
 
 

@@ -17,7 +17,7 @@ ROOT = Path(__file__).parents[2]
 PAGES = (ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md")))
 _BLOCK = re.compile(r"^```(?P<kind>\w+)\n(?P<body>.*?)^```$", re.MULTILINE | re.DOTALL)
 # How long reading took is nobody's promise.
-_SECONDS = re.compile(r"in \d+(\.\d+)? s\b( \([\d.]+ [kMG]?B/s\))?")
+_SECONDS = re.compile(r"in \d+(\.\d+)? s\b(\s\([\d.]+\s[kMG]?B/s\))?")
 
 
 def blocks(text, kind):
