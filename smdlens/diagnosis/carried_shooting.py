@@ -51,6 +51,8 @@ def shoot_through(
     W0, W1 = w2[:, :-1], w2[:, 1:]
     with np.errstate(divide="ignore", invalid="ignore"):
         trend = (np.log(W1) - np.log(W0)) / rates.lengths
+        # The buffer at the start was filled at the first rate, and norms move as the rate does.
+        trend = trend * np.nan_to_num(rates.first_lr() / rates.mean_lr(), nan=1.0)
     guess = trend_moments(
         rule, trend, rates.first_lr(), coupled[0], np.broadcast_to(decoupled[0], W0.shape)
     )

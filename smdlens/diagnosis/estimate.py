@@ -1,8 +1,10 @@
 """Ratios with their intervals: q = (angle / equilibrium angle)^2, for one interval or several.
 
-sigma_q^2 = (k(a) c_h q / n)^2 + (m q)^2 + (0.35 kappa / lam)^2 (docs/theory.md §11). The first term
-is the boundary term of the norm balance; it telescopes, so neighbouring intervals that are pooled
-count as one long interval, not as independent draws.
+sigma_q^2 adds up what is known to err (docs/theory.md §11): the boundary terms of the norm balance,
+at the scatter that the run itself shows; rounding to the storage dtype; the leak of epsilon; the
+path between the snapshots; and what the way of measuring has to assume. The boundary terms
+telescope, so neighbouring intervals that are pooled count as one long interval, not as independent
+draws.
 """
 
 from __future__ import annotations
@@ -12,29 +14,46 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from smdlens.diagnosis.error_terms import (
+    decay_fall,
+    follows_jump,
+    holds_jump,
+    log_norm_error,
+    storage_error,
+)
+from smdlens.diagnosis.gradient_scatter import Z95, gradient_scatter
+from smdlens.diagnosis.leak import Leak
 from smdlens.diagnosis.one_step import OneStep
 from smdlens.diagnosis.rates import IntervalRates
 from smdlens.diagnosis.tracks import Tracks
 from smdlens.diagnosis.update_rule import Law
 from smdlens.theory.epsilon_leak import kappa_error
-from smdlens.theory.uncertainty import SYSTEMATIC, ErrorKind, momentum_factor
+from smdlens.theory.uncertainty import (
+    SYSTEMATIC,
+    ErrorKind,
+    boundary_correlation,
+    momentum_factor,
+)
 from smdlens.vocabulary import Method
 
 Array = NDArray[np.float64]
-Z95 = 1.959963984540054
 # c_h = sqrt(V) / L, the relative scatter of h~: 0.8 to 1 on real networks (docs/theory.md §11).
 GRADIENT_SCATTER = 0.9
 # AdamW without its saved moments: the truth lies up to this far below q (docs/theory.md §6).
 ADAM_ONE_SIDED = 0.1
-# Adam's second moment builds up over its first 1 / (1 - beta2) updates: relative error of q there.
-_FIRST_ADAM = 0.15
+# The first updates of a run are directed, and Adam's second moment builds up: relative error of q.
+_FIRST = 0.15
 # Error of the leak over the weight decay, per unit of the mean eps / (var + eps).
 _LEAK_SCATTER = 0.6
-# Relative error of q per unit of lr * decay / (1 - a): between snapshots the norm's path is taken
-# as that of a steady unit gradient (docs/theory.md §11).
-_PATH = 0.4
-# An interval whose rate changes by more than this within it holds a jump.
-_JUMP = 1.5
+# Relative error of q per unit of q lr decay / (1 - a): the norm of a single update scatters, which
+# enters the balance in second order (docs/theory.md §11).
+_PATH = 0.3
+# Nesterov: scatter of <v', g> / |g|^2 in one update, as an error of q; it averages out as sqrt(n).
+_CORRELATION = 0.1
+# Relative spread of sqrt(v) over the entries of a tensor where it was not saved.
+_MOMENT_SPREAD = 0.5
+# Relative error of q that float32 buffers and rates leave in an angle of a single update.
+_SINGLE = 2e-6
 
 
 @dataclass(frozen=True)
@@ -43,7 +62,8 @@ class Ratios:
 
     `sigma` is the standard error of q and `systematic` the part of it that does not average out;
     `kappa_ratio` is the epsilon leak over the weight decay, `leak_error` its error; `bias_low` is
-    how far the truth may lie below q from a known one-sided error.
+    how far the truth may lie below q from a known one-sided error; `boundary`, [T], is the relative
+    error from the boundary terms times the number of updates, and `scatter`, [T], c_h.
     """
 
     q: Array
@@ -54,6 +74,8 @@ class Ratios:
     kappa_ratio: Array
     leak_error: Array
     bias_low: Array
+    boundary: Array
+    scatter: Array
 
 
 def interval_ratios(
@@ -62,7 +84,7 @@ def interval_ratios(
     rates: IntervalRates,
     steps: OneStep,
     expected: Array,
-    kappa: Array,
+    leak: Leak,
 ) -> Ratios:
     """Squared ratio of each interval with its uncertainty.
 
@@ -72,81 +94,155 @@ def interval_ratios(
         rates: Recorded rates.
         steps: Measured one-step angles.
         expected: Equilibrium 2 (1 - cos Delta*) per interval, [T, I].
-        kappa: Epsilon leak, [T, I].
+        leak: Epsilon leak.
     """
     with np.errstate(divide="ignore", invalid="ignore"):
         q = np.where(expected > 0.0, steps.turn2 / expected, np.nan)
-        kappa_ratio = np.where(rates.mean_decay() > 0.0, kappa / rates.mean_decay(), 0.0)
+        decaying = rates.mean_decay() > 0.0
+        kappa_ratio = np.where(decaying, leak.kappa / rates.mean_decay(), 0.0)
+        doubt = np.where(decaying, leak.doubt / rates.mean_decay(), 0.0)
+    storage = storage_error(tracks, law, rates)
+    breaks = holds_jump(rates) | follows_jump(rates)
+    scatter, student = gradient_scatter(law, q, rates.lengths, breaks, storage)
     systematic, statistical, bias_low = (np.zeros_like(q) for _ in range(3))
+    boundary = np.zeros(len(q))
     if law is not None:
-        systematic = _systematic(law, rates, steps, tracks) * q
-        statistical = np.where(steps.with_state, 0.0, _boundary(law, rates, q, tracks))
+        systematic = _systematic(law, rates, steps, tracks, q) * q
+        boundary = float(momentum_factor(law.momentum)) * scatter * student
+        statistical = _boundary(law, rates, q, tracks) * boundary[:, None]
+        with np.errstate(divide="ignore", invalid="ignore"):
+            unclosed = np.nan_to_num(steps.unclosed / expected)
+        statistical = np.where(steps.with_state, unclosed, statistical)
         if law.adaptive and law.rule is not None:
             bias_low = np.where(steps.with_state, 0.0, ADAM_ONE_SIDED)
-    direct = (steps.method == Method.ADJACENT.value) | (
-        (rates.lengths == 1) & (steps.method == Method.OPTIMIZER_STATE.value)
-    )
-    with np.errstate(divide="ignore", invalid="ignore"):
-        # Measured directly, only rounding blurs the angle.
-        blur = np.where(steps.method == Method.ADJACENT.value, steps.floor / steps.angle, 0.0)
-    systematic = np.where(direct, 0.0, systematic)
+    radial = np.where(steps.with_state, *_adam_radial(law, rates, tracks))
     # What cancels between channels in the mean leak still errs channel by channel.
     fraction = np.nan_to_num(tracks.between["eps_fraction"])
-    leak = np.hypot(kappa_error(kappa_ratio), _LEAK_SCATTER * fraction)
-    storage = np.zeros_like(q)
-    if law is not None and law.rule is not None:
-        blurred = log_norm_error(tracks)
-        with np.errstate(divide="ignore", invalid="ignore"):
-            storage = np.hypot(blurred[:, :-1], blurred[:, 1:]) / decay_fall(law, rates)
-    sigma = np.where(
-        direct,
-        2.0 * blur * q,
-        np.sqrt(statistical**2 + systematic**2 + leak**2 + storage**2),
-    )
-    q, sigma = _with_last_steps(tracks, law, rates, steps, expected, q, sigma, leak)
+    leaking = np.hypot(kappa_error(kappa_ratio), _LEAK_SCATTER * fraction)
+    leaking = np.hypot(leaking, doubt)
+    single = _single_update(tracks, steps, rates, q, expected)
+    direct = np.isfinite(single)
+    systematic = np.where(direct, 0.0, systematic)
+    with np.errstate(over="ignore"):
+        parts = statistical**2 + systematic**2 + leaking**2 + storage**2 + radial**2
+        parts = parts + rates.curve_error**2
+        sigma = np.where(direct, single, np.sqrt(parts))
+    q, sigma = _with_last_steps(tracks, law, rates, steps, expected, q, sigma, leaking)
     bias_low = np.where(direct, 0.0, bias_low)
+    low, high = bounds(q, sigma, bias_low)
     return Ratios(
         q=q,
-        low=np.maximum(q - Z95 * sigma - bias_low, 0.0),
-        high=q + Z95 * sigma,
+        low=low,
+        high=high,
         sigma=sigma,
         systematic=systematic,
         kappa_ratio=kappa_ratio,
-        leak_error=leak,
+        leak_error=leaking,
         bias_low=bias_low,
+        boundary=boundary,
+        scatter=scatter,
     )
 
 
-def _systematic(law: Law, rates: IntervalRates, steps: OneStep, tracks: Tracks) -> Array:
+def bounds(q: Array, sigma: Array, bias_low: Array) -> tuple[Array, Array]:
+    """95% interval of q; a one-sided error of up to `bias_low` is taken at its middle, +- half."""
+    middle = q - bias_low / 2.0
+    reach = Z95 * np.hypot(sigma, bias_low / 2.0)
+    return np.maximum(middle - reach, 0.0), np.maximum(middle + reach, q)
+
+
+def _single_update(
+    tracks: Tracks, steps: OneStep, rates: IntervalRates, q: Array, expected: Array
+) -> Array:
+    """Standard error of q where it is the angle of one update; NaN elsewhere.
+
+    Rounding both snapshots moves their difference by a random vector of the floor's length: its
+    part along the motion errs by floor / sqrt(N) of it, its square by floor^2 sqrt(2 / N). The
+    angle that a saved buffer gives knows rounding through the norm alone.
+    """
+    entries = tracks.numel[:, None]
+    with np.errstate(divide="ignore", invalid="ignore"):
+        along = 2.0 * np.sqrt(steps.turn2 / entries) * steps.floor
+        blur = np.hypot(along, steps.floor**2 * np.sqrt(2.0 / entries)) / expected
+    from_buffer = np.hypot(log_norm_error(tracks)[:, 1:], _SINGLE) * q
+    error = np.full_like(q, np.nan)
+    adjacent = steps.method == Method.ADJACENT.value
+    error[adjacent] = np.hypot(blur, _SINGLE * q)[adjacent]
+    saved = (rates.lengths == 1) & (steps.method == Method.OPTIMIZER_STATE.value)
+    error[saved] = from_buffer[saved]
+    return error
+
+
+def _systematic(law: Law, rates: IntervalRates, steps: OneStep, tracks: Tracks, q: Array) -> Array:
     """Relative error that does not average out: of the method, or of a jump in or just before."""
     model = np.where(steps.with_state, SYSTEMATIC[_kind(law, True)], SYSTEMATIC[_kind(law, False)])
     jump = holds_jump(rates) | follows_jump(rates)
     error = np.where(jump, np.maximum(model, SYSTEMATIC["jump"]), model)
     if len(jump) and tracks.steps[0] == 0:
         # The first updates of all: gradients change faster than anywhere else.
-        error[:, 0] = _FIRST_ADAM if law.adaptive else SYSTEMATIC["jump"]
+        error[:, 0] = _FIRST
     strength = rates.lr * rates.decay
-    if law.rule is not None and law.momentum > 0.0:
+    n = rates.lengths.astype(np.float64)
+    if law.rule is not None and law.rule.q != 0.0:
+        error = np.hypot(error, _CORRELATION / np.sqrt(n))
+    if law.adaptive:
+        error = np.hypot(error, np.where(steps.with_state, _adam_shape(law, tracks, n), 0.0))
+    if law.rule is not None:
         # Norms that relax within few updates wander between the snapshots.
         quick = _PATH * decay_fall(law, rates) / (2.0 * np.maximum(rates.count, 1))
-        error = np.hypot(error, np.nan_to_num(quick))
+        error = np.hypot(error, np.nan_to_num(quick * np.fmax(q, 1.0)))
     ends = np.abs(rates.first_lr() * rates.decay[0] - rates.last_lr() * rates.mean_decay())
     with np.errstate(divide="ignore", invalid="ignore"):
         share = rates.place_error * ends * rates.count / strength.sum(axis=0)
     return np.asarray(np.hypot(error, np.where(np.isfinite(share), share, 0.0)))
 
 
-def _boundary(law: Law, rates: IntervalRates, q: Array, tracks: Tracks) -> Array:
-    """Standard error from the boundary terms of the norm balance, [T, I].
+def _adam_shape(law: Law, tracks: Tracks, n: Array) -> Array:
+    """Relative error of taking Adam's steps as equally long in every entry, [T, I].
 
-    Each end contributes k c_h / (sqrt2 n) of the squared ratio in force there; just after a cut the
-    start still carries the motion of the old rate.
+    |u|_S^2 and |u|^2 differ by the spread of S over the entries, as far as chance puts more of the
+    step where S is large: N entries and n / memory independent steps average it out.
+    """
+    spread2 = tracks.at["vhat_sum"][:, 1:] / tracks.numel[:, None] / tracks.between["s_mean"] ** 2
+    memory = (1.0 + law.momentum**2) / (1.0 - law.momentum**2)
+    draws = tracks.numel[:, None] * (n + memory - 1.0) / memory
+    return np.sqrt(2.0 * np.maximum(np.nan_to_num(spread2) - 1.0, 0.0) / draws)
+
+
+def _adam_radial(law: Law | None, rates: IntervalRates, tracks: Tracks) -> tuple[Array, Array]:
+    """Standard error of q from the part of Adam's steps along the weights, [T, I] each.
+
+    <w, g> = 0 leaves <w, g / S> a random part of |w| times the relative spread of S, which adds up
+    over n updates like sqrt(n) and competes with decay's n lam |w|^2. Measured in the norm weighted
+    by the mean S of the interval only its change within the interval is left (docs/theory.md §11).
+
+    Returns:
+        With the saved moments, and without.
+    """
+    shape = (len(tracks.tensors), len(rates.count))
+    if law is None or law.rule is None or not law.adaptive or law.betas is None:
+        return np.zeros(shape), np.zeros(shape)
+    w2, n = tracks.at["w2"], np.maximum(rates.lengths, 1).astype(np.float64)
+    memory = 1.0 - law.betas[1]
+    with np.errstate(divide="ignore", invalid="ignore"):
+        pull = rates.mean_decay() * (w2[:, :-1] * w2[:, 1:]) ** 0.25 * np.sqrt(n)
+        moving = np.sqrt(0.5 * memory / (2.0 - memory) * -np.expm1(-n * memory / 3.0)) / pull
+        return np.nan_to_num(moving), np.nan_to_num(_MOMENT_SPREAD / pull)
+
+
+def _boundary(law: Law, rates: IntervalRates, q: Array, tracks: Tracks) -> Array:
+    """Standard error from the boundary terms of the norm balance at k(a) c_h = 1, [T, I].
+
+    Each end contributes 1 / (sqrt2 n) of the squared ratio in force there; just after a cut the
+    start still carries the motion of the old rate. Ends closer than the memory of the buffer move
+    together.
     """
     before = np.concatenate([q[:, :1], q[:, :-1]], axis=1)
     if tracks.steps[0] == 0:
         before[:, 0] = 0.0
     before = np.where(np.isfinite(before), before, q)
-    return np.asarray(scatter(law) / rates.lengths * np.sqrt((q**2 + before**2) / 2.0))
+    shared = boundary_correlation(law.momentum, rates.lengths.astype(np.float64)) * q * before
+    return np.asarray(np.sqrt((q**2 + before**2) / 2.0 - shared) / rates.lengths)
 
 
 def _with_last_steps(
@@ -190,31 +286,6 @@ def _energy_scatter(momentum: float) -> float:
     return float(np.sqrt((1.0 - momentum**2) / (1.0 + momentum**2)))
 
 
-def log_norm_error(tracks: Tracks) -> Array:
-    """Standard error of ln |w|^2 that rounding to the storage dtype leaves, [T, S].
-
-    2 sqrt(sum w^2 ulp^2 / 12) / |w|^2, where rounding is relative and weights are Gaussian.
-    """
-    w2, round2 = tracks.at["w2"], tracks.at["round2"]
-    with np.errstate(divide="ignore", invalid="ignore"):
-        return np.asarray(2.0 * np.sqrt(3.0 * round2 / (w2 * tracks.numel[:, None])))
-
-
-def decay_fall(law: Law, rates: IntervalRates) -> Array:
-    """Fall of ln |w|^2 by decay alone over an interval, [I]; an error of ln |w|^2 over it is dq."""
-    strength = (rates.lr * rates.decay).sum(axis=0)
-    held_back = 1.0 if law.decoupled else 1.0 - law.momentum
-    with np.errstate(divide="ignore"):
-        return np.asarray(np.where(rates.known, 2.0 * strength / held_back, np.nan))
-
-
-def scatter(law: Law) -> float:
-    """k(a) c_h: relative standard error of q times the number of updates."""
-    if law.rule is None:
-        return 0.0
-    return float(momentum_factor(law.momentum)) * GRADIENT_SCATTER
-
-
 def _kind(law: Law, with_state: bool) -> ErrorKind:
     if law.is_l2_adam:
         return "adam_l2"
@@ -225,25 +296,3 @@ def _kind(law: Law, with_state: bool) -> ErrorKind:
     if law.momentum == 0.0 and not law.decoupled:
         return "plain_sgd"
     return "heavy_ball_state" if with_state else "heavy_ball"
-
-
-def holds_jump(rates: IntervalRates) -> NDArray[np.bool_]:
-    """Intervals within which neighbouring updates differ by a factor of 1.5 or more in rate."""
-    if len(rates.lr) < 2:
-        return np.zeros(len(rates.count), dtype=bool)
-    within = np.arange(1, len(rates.lr))[:, None] < rates.count
-    # A rate that ends at zero shrinks by large factors without doing anything.
-    floor = 1e-2 * rates.lr.max(axis=0, initial=0.0)
-    with np.errstate(divide="ignore", invalid="ignore"):
-        change = np.abs(np.log(rates.lr[1:] / rates.lr[:-1]))
-    counts = (rates.lr[1:] > floor) | (rates.lr[:-1] > floor)
-    return np.asarray((within & counts & (change > np.log(_JUMP))).any(axis=0))
-
-
-def follows_jump(rates: IntervalRates) -> NDArray[np.bool_]:
-    """Intervals that begin with a rate 1.5x or more away from the one before, or follow a jump."""
-    follows = np.zeros(len(rates.count), dtype=bool)
-    with np.errstate(divide="ignore", invalid="ignore"):
-        change = np.abs(np.log(rates.first_lr()[1:] / rates.last_lr()[:-1]))
-    follows[1:] = (change > np.log(_JUMP)) | holds_jump(rates)[:-1]
-    return follows

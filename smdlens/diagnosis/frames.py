@@ -7,7 +7,7 @@ import polars as pl
 from numpy.typing import NDArray
 
 from smdlens.diagnosis.channel_spread import channel_ratios
-from smdlens.diagnosis.estimate import holds_jump
+from smdlens.diagnosis.error_terms import holds_jump
 from smdlens.diagnosis.measure_group import GroupMeasurement
 from smdlens.diagnosis.radial import radial_ratio
 from smdlens.diagnosis.records import INTERVAL_SCHEMA
@@ -59,8 +59,8 @@ def _part_frame(
         "angle_floor_rad": steps.floor,
         "angle_random_walk_rad": _random_walk(part),
         "one_step_angle_rad": angle_from_turn2(steps.turn2),
-        "one_step_low": np.sqrt(ratios.low * expected),
-        "one_step_high": np.sqrt(ratios.high * expected),
+        "one_step_low": angle_from_turn2(ratios.low * expected),
+        "one_step_high": angle_from_turn2(ratios.high * expected),
         "last_step_angle_rad": steps.last,
         "expected_one_step_angle_rad": angle_from_turn2(expected),
         "relaxed_one_step_angle_rad": np.sqrt(curve * expected),

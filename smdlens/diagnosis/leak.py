@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -12,8 +14,32 @@ from smdlens.theory.epsilon_leak import KAPPA_SHRINK, kappa_from_gamma
 
 Array = NDArray[np.float64]
 
+# A declared weight decay may spare the gains: half of what that changes is one standard error.
+_DOUBT = 0.5
 
-def kappa_of(
+
+@dataclass(frozen=True, slots=True)
+class Leak:
+    """Epsilon leak per tensor and interval, in units of weight decay, [T, I].
+
+    Attributes:
+        kappa: The leak; 0 where it cannot be known.
+        doubt: Its standard error from not knowing whether the gains decay.
+    """
+
+    kappa: Array
+    doubt: Array
+
+    def over(self, blocks: list[NDArray[np.intp]], lengths: NDArray[np.int64]) -> Leak:
+        """Means over blocks of intervals."""
+        return Leak(*(_means(values, blocks, lengths) for values in (self.kappa, self.doubt)))
+
+
+def _means(values: Array, blocks: list[NDArray[np.intp]], lengths: NDArray[np.int64]) -> Array:
+    return np.stack([np.average(values[:, b], weights=lengths[b], axis=1) for b in blocks], axis=1)
+
+
+def leak_of(
     tracks: Tracks,
     rows: NDArray[np.intp],
     law: Law | None,
@@ -21,9 +47,10 @@ def kappa_of(
     gain_law: Law | None,
     gain_rates: IntervalRates | None,
     *,
+    decay_is_certain: bool,
     raw: bool = False,
-) -> Array:
-    """Leak kappa of tensors `rows`, in units of weight decay, [len(rows), I].
+) -> Leak:
+    """Leak of tensors `rows`, [len(rows), I].
 
     Zero where it cannot be known: no running variance or gain, an adaptive optimizer (its gains do
     not move by their gradient), or unknown rates.
@@ -35,12 +62,13 @@ def kappa_of(
         rates: The tensors' rates.
         gain_law: Theory of the gains' group.
         gain_rates: The gains' rates.
+        decay_is_certain: The checkpoints themselves say how the gains decay.
         raw: As it stands in the sums, without the shrinking and the limit that an interval of many
             updates needs: for single updates.
     """
     shape = (len(rows), len(rates.count))
     if law is None or law.adaptive or law.rule is None or gain_rates is None or gain_law is None:
-        return np.zeros(shape)
+        return Leak(np.zeros(shape), np.zeros(shape))
     between = {name: tracks.between[name][rows] for name in _COLUMNS}
     if tracks.steps[0] == 0:
         # Before its first update an optimizer has no buffer: that is a buffer of zero.
@@ -69,10 +97,17 @@ def kappa_of(
     )
     known = np.isfinite(kappa) & gain_rates.known & rates.known
     if raw:
-        return np.where(known, np.nan_to_num(kappa), 0.0)
+        return Leak(np.where(known, np.nan_to_num(kappa), 0.0), np.zeros(shape))
     # A leak beyond the decay itself is no reading: gains whose own decay is not known, say.
     limit = rates.mean_decay()
-    return np.where(known, np.clip(np.nan_to_num(kappa), -limit, limit), 0.0)
+    doubt = np.zeros(shape)
+    if not decay_is_certain:
+        pull = gain_rates.mean_decay() * between["leak_gamma"]
+        doubt = _DOUBT * np.abs(np.nan_to_num(pull / np.sqrt(w2[:, :-1] * w2[:, 1:])))
+    return Leak(
+        np.where(known, np.clip(np.nan_to_num(kappa), -limit, limit), 0.0),
+        np.where(known, np.minimum(doubt, limit), 0.0),
+    )
 
 
 _COLUMNS = ("leak_shift", "leak_buffer_from", "leak_buffer_to", "leak_gamma")

@@ -8,11 +8,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from smdlens.diagnosis.estimate import Ratios, interval_ratios
-from smdlens.diagnosis.leak import kappa_of
+from smdlens.diagnosis.leak import Leak, leak_of
+from smdlens.diagnosis.merged import with_short_intervals_merged
 from smdlens.diagnosis.one_step import OneStep, one_step
 from smdlens.diagnosis.rates import IntervalRates, expected_turn2, interval_rates
 from smdlens.diagnosis.tracks import Tracks
 from smdlens.diagnosis.update_rule import Law, law_of
+from smdlens.hyper.optimizer import SAVED
 from smdlens.hyper.records import HyperParameters, ParamGroup
 from smdlens.symmetry.records import ScaleGroups
 from smdlens.theory.equilibrium import angular_update_adam_l2
@@ -80,17 +82,27 @@ def _measure_group(
     own = tracks.take(rows)
     law = None if index is None else law_of(hyper.optimizer, hyper.groups[index])
     rates = interval_rates(hyper, -1 if index is None else index, tracks.steps)
-    kappa = leak_of_group(own, hyper, groups, law, rates)
-    steps = one_step(own, law, rates, kappa)
-    expected = np.full(kappa.shape, np.nan)
+    leak = leak_of_group(own, hyper, groups, law, rates)
+    found = _interval_by_interval(own, law, rates, leak)
+    if law is not None and law.rule is not None and not law.is_l2_adam:
+        found = with_short_intervals_merged(found, own, law, rates, leak, _interval_by_interval)
+    steps, expected, ratios = found
+    return GroupMeasurement(
+        index, law, own, rates, leak.kappa, steps, expected, ratios, _has_decay(rates, hyper, index)
+    )
+
+
+def _interval_by_interval(
+    own: Tracks, law: Law | None, rates: IntervalRates, leak: Leak
+) -> tuple[OneStep, Array, Ratios]:
+    """One-step angles, their equilibrium values and their ratios."""
+    steps = one_step(own, law, rates, leak.kappa)
+    expected = np.full(leak.kappa.shape, np.nan)
     if law is not None:
         expected[:] = expected_turn2(law, rates)
         if law.is_l2_adam:
             expected[:] = _expected_adam_l2(own, law, rates, steps)
-    ratios = interval_ratios(own, law, rates, steps, expected, kappa)
-    return GroupMeasurement(
-        index, law, own, rates, kappa, steps, expected, ratios, _has_decay(rates, hyper, index)
-    )
+    return steps, expected, interval_ratios(own, law, rates, steps, expected, leak)
 
 
 def leak_of_group(
@@ -101,9 +113,9 @@ def leak_of_group(
     rates: IntervalRates,
     *,
     raw: bool = False,
-) -> Array:
-    """Epsilon leak, tensors taken together whose gains share a group; `raw` as in `kappa_of`."""
-    kappa = np.zeros((len(own.tensors), len(rates.count)))
+) -> Leak:
+    """Epsilon leak, tensors taken together whose gains share a group; `raw` as in `leak_of`."""
+    kappa, doubt = (np.zeros((len(own.tensors), len(rates.count))) for _ in range(2))
     by_gain: dict[int, list[int]] = {}
     for row, name in enumerate(own.tensors):
         norm = groups.tensors[name].norm
@@ -114,8 +126,12 @@ def leak_of_group(
         rows = np.array(members, dtype=np.intp)
         gain_rates = interval_rates(hyper, at, own.steps)
         gain_law = law_of(hyper.optimizer, hyper.groups[at])
-        kappa[rows] = kappa_of(own, rows, law, rates, gain_law, gain_rates, raw=raw)
-    return kappa
+        certain = hyper.groups[at].source.startswith(SAVED)
+        found = leak_of(
+            own, rows, law, rates, gain_law, gain_rates, decay_is_certain=certain, raw=raw
+        )
+        kappa[rows], doubt[rows] = found.kappa, found.doubt
+    return Leak(kappa, doubt)
 
 
 def _expected_adam_l2(own: Tracks, law: Law, rates: IntervalRates, steps: OneStep) -> Array:

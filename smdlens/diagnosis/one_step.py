@@ -67,6 +67,7 @@ def one_step(tracks: Tracks, law: Law | None, rates: IntervalRates, kappa: Array
         last=np.full(shape, np.nan) if law is None else last_step(tracks, law, rates),
         drive=np.full(shape, np.nan),
         unit_gradient2=np.full(shape, np.nan),
+        unclosed=np.zeros(shape),
         below=np.zeros(shape, dtype=bool),
         with_state=np.zeros(shape, dtype=bool),
     )
@@ -86,7 +87,8 @@ def _adjacent(found: OneStep, tracks: Tracks) -> None:
     single = np.broadcast_to(tracks.adjacent, found.angle.shape)
     clear = single & np.isfinite(found.angle) & (found.angle > _FLOORS * found.floor)
     exact = single & np.isfinite(found.last) & ~clear
-    found.turn2[clear] = turn2_from_angle(found.angle[clear])
+    # Rounding both ends adds a random vector of the floor's length to the chord.
+    found.turn2[clear] = turn2_from_angle(found.angle[clear]) - found.floor[clear] ** 2
     found.turn2[exact] = turn2_from_angle(found.last[exact])
     found.method[clear] = Method.ADJACENT.value
     found.method[exact] = Method.OPTIMIZER_STATE.value

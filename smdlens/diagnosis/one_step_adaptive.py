@@ -6,6 +6,7 @@ import numpy as np
 
 from smdlens.diagnosis.carried_shooting import decays_of_rule, shoot_through
 from smdlens.diagnosis.one_step_record import Array, OneStep
+from smdlens.diagnosis.one_step_sgd import closing_rate
 from smdlens.diagnosis.rates import IntervalRates
 from smdlens.diagnosis.tracks import Tracks
 from smdlens.diagnosis.update_rule import Law
@@ -52,9 +53,17 @@ def measure_adam(
             end,
             count=rates.count,
         )
-    turn2 = plain_turn2(shot.turn2_mean, start, end, w2[:, :-1], w2[:, 1:])
+    with np.errstate(divide="ignore", invalid="ignore"):
+        # The norm balance with the saved <w, u> in place of the modelled one (docs/theory.md §6).
+        lr, change = closing_rate(rates)
+        missed = 2.0 * rule.a / (1.0 + rule.a) * (between["s_wu_to"] - shot.P_end)
+        missed = np.nan_to_num(missed / (rates.lengths * end))
+        closed = shot.turn2_mean - lr * missed
+    measured = np.maximum(closed, 0.0)
+    turn2 = plain_turn2(measured, start, end, w2[:, :-1], w2[:, 1:])
     found.turn2[usable] = turn2[usable]
-    found.below[usable] = shot.below_resolution[usable]
+    found.unclosed[usable] = np.abs(change * missed)[usable]
+    found.below[usable] = (closed <= 0.0)[usable]
     found.method[usable] = Method.OPTIMIZER_STATE.value
     found.with_state[usable] = True
     squares = tracks.at["vhat_sum"]

@@ -24,6 +24,8 @@ class OneStep:
         drive: G of the recursion, the second moment that explains the norms.
         unit_gradient2: Mean effective squared unit gradient.
         below: The norm falls as fast as decay alone makes it: the angle is below resolution.
+        unclosed: Standard error of turn2 where saved buffers close the norm balance but the rate
+            changed meanwhile; 0 elsewhere.
         with_state: The interval's boundary terms come from saved optimizer state.
     """
 
@@ -34,5 +36,6 @@ class OneStep:
     last: Array
     drive: Array
     unit_gradient2: Array
+    unclosed: Array
     below: Flags
     with_state: Flags

@@ -71,7 +71,9 @@ def _close_with_buffers(
     """
     known = np.isfinite(lean[:, :-1] + lean[:, 1:] + buffer[:, :-1] + buffer[:, 1:])
     usable = known & (rates.lengths > 1) & np.isfinite(shot.turn2_mean)
-    a, lr = rule.a, rates.last_lr()
+    a = rule.a
+    # What the buffer differs by grew while the rate changed: half of it at the first rate.
+    lr, change = closing_rate(rates)
     if rule.q == 0.0:
         share = 2.0 * a / (1.0 + a)
     else:
@@ -80,19 +82,30 @@ def _close_with_buffers(
         step_buffer = 1.0 + a + a**3 / (1.0 - a * a)
         share = 2.0 * a * a / (1.0 - a + 2.0 * a * a * step_buffer / step2)
     with np.errstate(divide="ignore", invalid="ignore"):
-        energy = -share * lr * (lean[:, 1:] - shot.P_end)
-        added = energy / (rates.lengths * w2[:, 1:])
+        missed = share * (lean[:, 1:] - shot.P_end) / (rates.lengths * w2[:, 1:])
+        added = -lr * missed
         relative = np.where(shot.turn2_mean > 0.0, added / shot.turn2_mean, 0.0)
         moved = np.maximum(shot.turn2_mean + added, 0.0)
         # (1 - a^2) sum |v|^2 + a^2 (change of |v|^2) = sum of h~ / |w|^2 (docs/theory.md §10).
         gradient2 = a * a * (buffer[:, 1:] - shot.V_end) * shot.W_mean / rates.lengths
     found.turn2[usable] = moved[usable]
+    found.unclosed[usable] = np.abs(change * missed)[usable]
     found.below[usable] = moved[usable] <= 0.0
     found.unit_gradient2[usable] = np.maximum(
         effective * (1.0 + relative) + gradient2 / rule.c**2, 0.0
     )[usable]
     found.method[usable] = Method.OPTIMIZER_STATE.value
     found.with_state[usable] = True
+
+
+def closing_rate(rates: IntervalRates) -> tuple[Array, Array]:
+    """Rate that a difference in the last buffer acted at, and its standard error, [I] each.
+
+    The difference is 0 at the start of the interval and whole at its end; rates in between weigh it
+    by an unknown path, from all of it at the first rate to all of it at the last.
+    """
+    first, last = rates.first_lr(), rates.last_lr()
+    return (first + last) / 2.0, np.abs(first - last) / np.sqrt(12.0)
 
 
 def _plain_sgd(tracks: Tracks, rates: IntervalRates, kappa: Array) -> Array:

@@ -13,6 +13,38 @@ from smdlens.diagnosis.update_rule import Law
 from smdlens.theory.relaxation import relaxed_turn2_ratio
 
 Array = NDArray[np.float64]
+# Tensors taken together: their paths through a long interval have to fit into memory.
+CHUNK = 64
+_ROUNDS = 24
+
+
+def start_levels(law: Law, lr: Array, decay: Array, q: Array) -> Array:
+    """Level y = (|w| / |w*|)^m at the start of an interval whose mean squared ratio is q, [T].
+
+    Under a steady unit gradient; NaN where no level gives that mean.
+
+    Args:
+        law: Theory of the tensors' optimizer.
+        lr: Rate of each update of the interval, positive.
+        decay: Weight decay, likewise.
+        q: Measured mean squared ratio, [T].
+    """
+    return np.concatenate(
+        [_levels(law, lr, decay, q[at : at + CHUNK]) for at in range(0, len(q), CHUNK)]
+    )
+
+
+def _levels(law: Law, lr: Array, decay: Array, q: Array) -> Array:
+    low, high = np.full(len(q), -16.0), np.full(len(q), 16.0)
+    whole = np.ones(len(q))
+    for _ in range(_ROUNDS):
+        middle = (low + high) / 2.0
+        path = relaxed_turn2_ratio(np.exp(middle), lr, decay, law.momentum, law.family)
+        whole = np.average(path, axis=0, weights=lr * decay)
+        # A larger norm turns by less.
+        too_small = whole < q
+        low, high = np.where(too_small, low, middle), np.where(too_small, middle, high)
+    return np.where(np.isclose(whole, q, rtol=1e-3), np.exp((low + high) / 2.0), np.nan)
 
 
 def relaxed_ratios(
@@ -52,14 +84,15 @@ def relaxed_ratios(
             continue
         scale = lr[0] / decay[0]
         if previous is None:
-            start = q[:, own[0]]
+            first = rates.count[own[0]]
+            y0 = start_levels(law, lr[:first], decay[:first], q[:, own[0]])
         else:
             # r is unchanged by the cut; r*^4 goes as lr / decay (and r*^2 likewise for Adam).
             start = previous[0] * scale / previous[1]
             if gains is not None and stage.index in gains:
                 start = start * gains[stage.index]
-        with np.errstate(divide="ignore", invalid="ignore"):
-            y0 = np.where(start > 0.0, 1.0 / start, np.nan)
+            with np.errstate(divide="ignore", invalid="ignore"):
+                y0 = np.where(start > 0.0, 1.0 / start, np.nan)
         path = relaxed_turn2_ratio(y0, lr, decay, law.momentum, law.family)
         edges = np.concatenate([[0], np.cumsum(rates.lengths[own])])
         for position, interval in enumerate(own):
@@ -68,9 +101,25 @@ def relaxed_ratios(
             weight = lr[piece] * decay[piece]
             if weight.sum() > 0.0:
                 curve[:, interval] = np.average(path[piece], axis=0, weights=weight)
-        ending = q[:, own[-1]]
-        previous = (np.where(np.isfinite(ending), ending, curve[:, own[-1]]), lr[-1] / decay[-1])
+        previous = (_ending(law, rates, int(own[-1]), q, curve), lr[-1] / decay[-1])
     return curve
+
+
+def _ending(law: Law, rates: IntervalRates, interval: int, q: Array, curve: Array) -> Array:
+    """Squared ratio at the very end of an interval, from its measured mean, [T]."""
+    n = int(rates.count[interval])
+    lr, decay = rates.lr[:n, interval], rates.decay[:n, interval]
+    mean = q[:, interval]
+    ending = np.where(np.isfinite(mean), mean, curve[:, interval])
+    if not (lr > 0.0).all():
+        return ending
+    level = start_levels(law, lr, decay, mean)
+    settled = [
+        relaxed_turn2_ratio(level[at : at + CHUNK], lr, decay, law.momentum, law.family)[-1]
+        for at in range(0, len(level), CHUNK)
+    ]
+    at_end = np.concatenate(settled)
+    return np.where(np.isfinite(at_end), at_end, ending)
 
 
 def _flat(rates: IntervalRates, own: NDArray[np.intp]) -> tuple[Array, Array]:

@@ -6,12 +6,13 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
-from smdlens.diagnosis.estimate import decay_fall, log_norm_error, scatter
+from smdlens.diagnosis.error_terms import decay_fall, log_norm_error
 from smdlens.diagnosis.measure_group import GroupMeasurement
 from smdlens.diagnosis.pooled import UNKNOWN, Pooled, pool
 from smdlens.diagnosis.records import STAGE_TENSOR_SCHEMA, Stage
 from smdlens.diagnosis.reequilibration import reached_step
-from smdlens.diagnosis.stages import last_part
+from smdlens.diagnosis.stage_end import StageEnd, end_of_stage
+from smdlens.diagnosis.stages import last_part, last_third
 from smdlens.diagnosis.verdict import StageEvidence, decide
 from smdlens.hyper.records import HyperParameters
 from smdlens.snapshots.records import SnapshotSeries
@@ -42,13 +43,21 @@ def stage_states(
         unknown = _what_is_missing(part, hyper, series)
         for stage in stages:
             last = last_part(stage, owner, part.tracks.steps)
+            end = end_of_stage(
+                part.law,
+                part.rates,
+                part.ratios.q,
+                last,
+                part.tracks.steps,
+                last_third(stage),
+            )
             for row, name in enumerate(part.tracks.tensors):
                 tensor = groups.tensors[name]
                 if not part.is_listed(name, groups):
                     continue
                 rows.append(
                     _stage_row(
-                        part, curve, stage, owner, last, row, tensor, hyper, unknown, tolerance
+                        part, curve, stage, owner, last, end, row, tensor, hyper, unknown, tolerance
                     )
                 )
     return pl.DataFrame(rows, schema=STAGE_TENSOR_SCHEMA, orient="row")
@@ -60,6 +69,7 @@ def _stage_row(
     stage: Stage,
     owner: NDArray[np.int64],
     last: NDArray[np.intp],
+    end: StageEnd,
     row: int,
     tensor: TensorSymmetry,
     hyper: HyperParameters,
@@ -69,16 +79,14 @@ def _stage_row(
     own = np.flatnonzero(owner == stage.index)
     pooled = UNKNOWN
     if len(last):
-        noise = 0.0 if part.law is None else scatter(part.law)
         pooled = pool(
             row,
-            last,
+            end,
             part.rates.lengths,
             part.steps,
             part.expected,
             part.ratios,
             curve,
-            noise,
             log_norm_error(part.tracks),
             _fall(part),
         )
@@ -155,6 +163,9 @@ def _evidence(
         pooled=pooled,
         last=np.searchsorted(own, last),
         q=part.ratios.q[row, own],
+        low=part.ratios.low[row, own],
+        high=part.ratios.high[row, own],
+        norm_error=log_norm_error(tracks)[row, ends],
         angle=part.steps.angle[row, own],
         floor=part.steps.floor[row, own],
         log_norm2=log_norm2[ends],
@@ -164,6 +175,7 @@ def _evidence(
         nonfinite=int(np.nan_to_num(nonfinite)),
         smooth=smooth or (lr_to == 0.0 and bool(lr_from)),
         has_decay=part.has_decay,
+        updates=stage.step_to - stage.step_from,
         unknown=unknown,
     )
 

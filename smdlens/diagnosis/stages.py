@@ -62,12 +62,16 @@ def stage_of_intervals(
     return owner
 
 
+def last_third(stage: Stage) -> float:
+    """Step at which the last third of a stage begins."""
+    return stage.step_to - (stage.step_to - stage.step_from) * _LAST_PART
+
+
 def last_part(stage: Stage, owner: NDArray[np.int64], steps: NDArray[np.int64]) -> NDArray[np.intp]:
     """Intervals of a stage that its states speak of: its last third, two intervals at least."""
     own = np.flatnonzero(owner == stage.index)
     if len(own) == 0:
         return own
     middle = (steps[own] + steps[own + 1]) / 2.0
-    start = stage.step_to - (stage.step_to - stage.step_from) * _LAST_PART
-    count = max(2, int((middle >= start).sum()))
+    count = max(2, int((middle >= last_third(stage)).sum()))
     return own[-count:]

@@ -99,7 +99,7 @@ def exact_gradients(
     if law.rule.q == 0.0:
         _from_weights(found, part)
     _from_buffers(found, part, series)
-    kappa = leak_of_group(tracks, hyper, groups, law, part.rates, raw=True)
+    kappa = leak_of_group(tracks, hyper, groups, law, part.rates, raw=True).kappa
     middle = np.sqrt(tracks.at["w2"][:, :-1] * tracks.at["w2"][:, 1:])
     found.leaked[:] = np.where(found.known, kappa * middle, 0.0)
     return found

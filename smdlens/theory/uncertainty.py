@@ -25,12 +25,12 @@ ErrorKind = Literal[
 # with buffers at both ends, and from norms; Nesterov (correlation assumed); AdamW in the
 # state-weighted norm, and without its state; an interval that holds or follows a jump of the rate.
 SYSTEMATIC: Final[dict[ErrorKind, float]] = {
-    "plain_sgd": 0.001,
-    "heavy_ball_state": 0.002,
-    "heavy_ball": 0.005,
+    "plain_sgd": 0.00005,
+    "heavy_ball_state": 0.0002,
+    "heavy_ball": 0.002,
     "nesterov": 0.03,
-    "adamw_state": 0.03,
-    "one_sided": 0.06,
+    "adamw_state": 0.015,
+    "one_sided": 0.03,
     "adam_l2": 0.3,
     "jump": 0.04,
 }
@@ -46,6 +46,24 @@ def momentum_factor(momentum: Real) -> Array:
     (a,) = as_floats(momentum)
     spread = np.sqrt((1.0 + a**3) / ((1.0 + a**2) * (1.0 - a**3)))
     return np.asarray(2.0 * np.sqrt(2.0) * a / (1.0 + a) * spread)[()]
+
+
+def boundary_correlation(momentum: Real, n: Real) -> Array:
+    """Correlation of the boundary terms <w, v> of two snapshots n updates apart.
+
+    Each is a sum over past h~ with weights proportional to a^m - a^(2m+1), m updates back; the
+    correlation is the normalised overlap of the weights with themselves shifted by n. Independent
+    ends are its limit 0. Derived in docs/theory.md §11 [smdlens-theory].
+    """
+    a, n = as_floats(momentum, n)
+
+    def overlap(shift: Array) -> Array:
+        once, twice = a**shift, a ** (2.0 * shift)
+        return np.asarray(
+            once / (1.0 - a**2) - (once + twice) * a / (1.0 - a**3) + twice * a**2 / (1.0 - a**4)
+        )
+
+    return np.asarray(overlap(n) / overlap(np.zeros_like(n)))[()]
 
 
 def relative_sigma(

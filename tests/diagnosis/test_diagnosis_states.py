@@ -229,7 +229,7 @@ def test_at_the_border_nothing_is_decided_and_the_remedy_is_named(tmp_path):
     row = stage_row(report, "edge", 1)
     assert row["ratio"] == pytest.approx(0.9, abs=0.02)
     assert row["state"] == State.UNDETERMINED.value
-    assert "save more snapshots" in row["reason"]
+    assert "crosses the border of 1 +- 0.1: save the optimizer's state" in row["reason"]
     assert row["ratio_low"] < 0.9 < row["ratio_high"]
     # A stricter and a looser question both have an answer.
     for tolerance, state in ((0.03, State.APPROACHING_FROM_BELOW), (0.3, State.EQUILIBRIUM)):

@@ -12,7 +12,12 @@ from smdlens.theory.exponential_schedule import (
 )
 from smdlens.theory.moments import advance, heavy_ball, nesterov
 from smdlens.theory.shooting import initial_moments, shoot
-from smdlens.theory.uncertainty import SYSTEMATIC, momentum_factor, relative_sigma
+from smdlens.theory.uncertainty import (
+    SYSTEMATIC,
+    boundary_correlation,
+    momentum_factor,
+    relative_sigma,
+)
 
 
 def gamma_run(rule, lr, decay, seed=0):
@@ -161,7 +166,7 @@ def test_momentum_factor_and_sum_of_errors():
     got = momentum_factor(np.array([0, 0.5, 0.8, 0.9, 0.95, 0.99]))
     assert np.allclose(got, [0, 0.96, 1.73, 2.52, 3.61, 8.14], atol=6e-3)
     q, n = 0.8, 200
-    want = np.sqrt((2.5154 * 0.9 / n) ** 2 + 0.005**2 + (0.35 * 0.1 / q) ** 2)
+    want = np.sqrt((2.5154 * 0.9 / n) ** 2 + SYSTEMATIC["heavy_ball"] ** 2 + (0.35 * 0.1 / q) ** 2)
     assert relative_sigma(q, n, 0.9, 0.9, "heavy_ball", -0.1) == pytest.approx(want, rel=1e-4)
     assert relative_sigma(0.0, n, 0.0, 1.0, "jump") == SYSTEMATIC["jump"]
     assert np.isinf(relative_sigma(0.0, n, 0.0, 1.0, "jump", 0.1))
@@ -211,3 +216,16 @@ def test_clocks():
     assert np.allclose(intrinsic_time(np.array([0.1, 0.1, 0.01]), 1e-3, 0.9), [1e-3, 2e-3, 2.1e-3])
     assert effective_rate(0.1, 4.0) == 0.025
     assert effective_rate(0.1, 4.0, normalised=True) == 0.05
+
+
+@pytest.mark.parametrize("momentum", [0.5, 0.9, 0.97])
+def test_boundary_terms_close_together_move_together(momentum):
+    """Against the sums over past gradients that both ends are made of."""
+    back = np.arange(4000)
+
+    def weights(m):
+        return momentum**m - momentum ** (2.0 * m + 1)
+
+    for n in (0, 1, 7, 60):
+        want = (weights(back) * weights(back + n)).sum() / (weights(back) ** 2).sum()
+        assert boundary_correlation(momentum, float(n)) == pytest.approx(want, rel=1e-9, abs=1e-15)
