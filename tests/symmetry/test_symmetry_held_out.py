@@ -22,10 +22,16 @@ MISSED = {
         f"backbone.blocks.{at}.mlstm_layer.{name}.weight" for at in (0, 1) for name in "qk"
     ),
 }
+# torch.export follows neither a guard on the data nor masks that are made outside of tracing only.
+UNTRACED = ("encodec", "vilt", "longt5", "pixtral", "switch_transformers")
 
 
 def _check(name):
-    assert_agrees(measured(*HELD_OUT[name]()), MISSED.get(name, ()))
+    record = measured(*HELD_OUT[name]())
+    if name in UNTRACED:
+        assert record["untraced"].startswith("GraphError: ")
+    else:
+        assert_agrees(record, MISSED.get(name, ()))
 
 
 @pytest.mark.parametrize("name", SHORT)
