@@ -48,7 +48,7 @@ def marks(report):
 
 
 def rules(report):
-    return [f for f in report.diagnosis.findings if f.rule.startswith("SMD05")]
+    return [f for f in report.diagnosis.findings if f.rule.startswith("SMD07")]
 
 
 def test_a_fall_after_the_cut_is_marked(folder, tmp_path):
