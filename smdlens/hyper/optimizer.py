@@ -133,6 +133,7 @@ def resolve_optimizer(
         declared.momentum, number(values, "momentum"), written.momentum if written else None
     )
     if is_sgd and momentum is None and (record is None or not _has_momentum(record)):
+        # SGD named without a momentum is SGD without momentum, as in torch.
         momentum = 0.0
         if record is None:
             notes.append(
@@ -199,9 +200,8 @@ def _name(
 
 
 def _reads_like_sgd(declared: DeclaredHyperParameters) -> bool:
-    """A rate or a momentum is declared and no betas: the user describes SGD."""
-    rate = declared.lr is not None or declared.schedule is not None
-    return declared.betas is None and (rate or declared.momentum is not None)
+    """A momentum is declared and no betas: the user describes SGD. A rate alone could be Adam's."""
+    return declared.betas is None and declared.momentum is not None
 
 
 def _first(*values: Any) -> Any:

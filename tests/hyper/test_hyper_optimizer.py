@@ -104,11 +104,26 @@ def test_without_any_state_the_optimizer_is_unknown_and_the_remedy_is_an_option(
     assert "--lr" in remedies["SMD016"] and "--weight-decay" in remedies["SMD017"]
 
 
-def test_a_rate_and_a_decay_alone_read_like_plain_sgd_and_say_so():
+def test_a_rate_and_a_decay_alone_could_be_any_optimizers():
     shots = series([snapshot(0), snapshot(100)])
     hyper = resolve_hyper_parameters(shots, DeclaredHyperParameters(lr=0.1, weight_decay=1e-4))
-    assert hyper.optimizer.kind is Kind.SGD and hyper.optimizer.momentum == 0.0
+    assert hyper.optimizer.kind is Kind.UNKNOWN
+    assert "--optimizer" in {rule: remedy for rule, _, remedy in hyper.notes}["SMD014"]
+
+
+def test_a_declared_momentum_reads_like_sgd_and_says_so():
+    shots = series([snapshot(0), snapshot(100)])
+    declared = DeclaredHyperParameters(lr=0.1, weight_decay=1e-4, momentum=0.9)
+    hyper = resolve_hyper_parameters(shots, declared)
+    assert hyper.optimizer.kind is Kind.SGD and hyper.optimizer.momentum == 0.9
     assert "assumed" in hyper.optimizer.source
+
+
+def test_sgd_named_without_a_momentum_has_none_and_says_so():
+    shots = series([snapshot(0), snapshot(100)])
+    declared = DeclaredHyperParameters(optimizer="sgd", lr=0.1, weight_decay=1e-4)
+    hyper = resolve_hyper_parameters(shots, declared)
+    assert hyper.optimizer.kind is Kind.SGD and hyper.optimizer.momentum == 0.0
     assert "SMD012" in {rule for rule, _, _ in hyper.notes}
 
 
