@@ -139,8 +139,10 @@ def _free_motion(evidence: StageEvidence) -> float:
     if not np.isfinite(rates).all():
         return 0.0
     pull = float(rates.mean())
+    if not 0.0 < pull < np.inf:
+        return 0.0
     updates = float(evidence.lengths[evidence.last].sum())
-    return float(_SCATTER * pull * np.sqrt(min(updates, 0.25 / max(pull, 1e-300))))
+    return float(_SCATTER * pull * np.sqrt(min(updates, 0.25 / pull)))
 
 
 def _pure_decay(evidence: StageEvidence, tolerance: float) -> Verdict | None:

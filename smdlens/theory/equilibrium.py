@@ -118,10 +118,12 @@ def norm_sgd(lr: Real, decay: Real, unit_gradient2: Real, momentum: Real = 0.0) 
     """|w*| with |w*|^4 = L lr / (decay (1-a) (2 - decay lr / (1+a))) [Wan2021, Thm 1-2].
 
     L = E h~, the second moment of the unit gradient (E |g~|^2 for plain SGD); Nesterov shares it to
-    leading order. One invariance group: sum the groups' |w|^2 for a tensor.
+    leading order. One invariance group: sum the groups' |w|^2 for a tensor. NaN where L < 0.
     """
     lr, decay, L, a = as_floats(lr, decay, unit_gradient2, momentum)
-    return np.asarray((L * lr / (decay * (1.0 - a) * (2.0 - decay * lr / (1.0 + a)))) ** 0.25)[()]
+    with np.errstate(invalid="ignore"):
+        norm4 = L * lr / (decay * (1.0 - a) * (2.0 - decay * lr / (1.0 + a)))
+        return np.asarray(norm4**0.25)[()]
 
 
 def norm_sgdw(lr: Real, decay: Real, unit_gradient2: Real, momentum: Real) -> Array:
