@@ -34,7 +34,7 @@ _AT_SNAPSHOT = 0.1
 # scatters by 0.3, and the unit gradient falls by 2 to 4 at a cut.
 _BUFFER_SCATTER = 1.6
 # Adam: a snapshot this near, as a share of what the place decides, with the other one far.
-_ADAM_NEAR = 0.35
+_ADAM_NEAR = 0.2
 # Error of a place found between two snapshots, as a share of the interval.
 _PLACE_ERROR = 0.1
 
