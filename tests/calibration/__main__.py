@@ -1,7 +1,7 @@
 """The published calibration: `python tests/calibration --label development --seed 1`.
 
 Simulates every run of the population and every scenario, analyses them as a user would, records
-the counts under `results/` and renews docs/calibration.md. About 25 minutes on two cores.
+the counts under `results/` and renews docs/calibration.md. About five minutes on two cores.
 
     python tests/calibration [--label LABEL --seed N] [--folder DIR] [--jobs N] [--holdout NAME]
 
