@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import math
 import struct
-from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -158,11 +157,11 @@ def _value(cursor: Cursor, kind: int, depth: int) -> Any:
             cursor.skip(count * width)
             return None
     _fits(cursor, count, {_TEXT: 8, _ARRAY: 12}.get(inner, 1))
-    read: Callable[[], Any] = lambda: _value(cursor, inner, depth + 1)  # noqa: E731
+    items = (_value(cursor, inner, depth + 1) for _ in range(count))
     if count <= _KEPT_ITEMS:
-        return [read() for _ in range(count)]
-    for _ in range(count):
-        read()
+        return list(items)
+    for _ in items:  # read past them
+        pass
     return None
 
 

@@ -8,8 +8,9 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 from smdlens.containers.files import FileStamp, contained, open_regular, reading
 from smdlens.containers.json_header import parse_json, read_json
@@ -102,7 +103,7 @@ class _Opened:
                 tensors[name] = zarr_tensor(
                     name,
                     array,
-                    lambda chunk, name=name: store.extent(f"{name}/{chunk}"),  # type: ignore[misc]
+                    partial(_chunk, store, name),
                     self.fetch,
                     budget,
                 )
@@ -114,17 +115,21 @@ class _Opened:
             return read_extent(file, extent)
 
 
-class _Store:
-    """Values by key."""
+def _chunk(store: _Store, name: str, chunk: str) -> Extent | None:
+    return store.extent(f"{name}/{chunk}")
+
+
+class _Store(Protocol):
+    """Where the arrays of one checkpoint are kept: a database, or files."""
 
     def arrays(self, metadata: Any) -> Iterator[str]:
-        raise NotImplementedError
+        """Names of the arrays."""
 
     def metadata(self, name: str) -> tuple[str, bytes]:
-        raise NotImplementedError
+        """Key and text of an array's description."""
 
     def extent(self, key: str) -> Extent | None:
-        raise NotImplementedError
+        """Where the value of a key lies; None where there is none."""
 
 
 class _Database(_Store):
