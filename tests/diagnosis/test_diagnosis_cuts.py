@@ -92,12 +92,15 @@ def test_a_cut_between_snapshots_is_found_by_a_clock(tmp_path, at):
     """The sum of a softmax classifier's rows decays at a rate that only the schedule sets."""
     run = simulated(at, seed=3, parts={"only": Part()})
     folder = write(run, tmp_path / "run", extra=clock(run.lr))
+    placed = set()
     for options in ({}, {"exclude": ["only.*"]}, {"include": ["only.*"]}):
         report = analyze(folder, **options)
         (decay,) = report.diagnosis.decays
         assert abs(decay.step - at) <= 10
         assert decay.step_low <= at <= decay.step_high
         assert decay.step_high - decay.step_low <= 50
+        placed.add((decay.step, decay.step_low, decay.step_high))
+    assert len(placed) == 1
     # A clock that --include leaves out places the cut all the same, and is not reported.
     assert all(name.startswith("only.") for name in report.tensors.to_series())
     assert all(name.startswith("only.") for name in report.intervals.get_column("tensor"))
