@@ -28,8 +28,7 @@ def resolve_groups(
 ) -> tuple[tuple[ParamGroup, ...], list[Note]]:
     """Groups of the last saved optimizer state, or one group of everything without any.
 
-    A declared weight decay replaces that of the decayed groups; a group saved with 0 stays
-    without decay, which is what a "no decay" group means.
+    A declared weight decay replaces that of all groups but the spared ones (`spared_groups`).
     """
     record = last_record(series)
     parameters = tuple(name for name in series.snapshots[-1].tensors if is_parameter(name))
@@ -55,12 +54,13 @@ def resolve_groups(
     notes: list[Note] = []
     groups: list[ParamGroup] = []
     inferred = _by_rule(record.groups, series, parameters)
+    spared = spared_groups(series)
     for at, saved in enumerate(record.groups):
         values = saved.values
         decay = number(values, "weight_decay")
         source = SAVED
         declared_decay = declared.weight_decay
-        if declared_decay is not None and decay != 0.0:
+        if declared_decay is not None and saved.index not in spared:
             if decay is not None and abs(decay - declared_decay) > 1e-9 * max(decay, 1e-30):
                 notes.append(
                     (
@@ -105,6 +105,21 @@ def resolve_groups(
             )
         )
     return tuple(groups), notes
+
+
+def spared_groups(series: SnapshotSeries) -> frozenset[int]:
+    """Groups saved without decay beside others that have one: the usual biases and gains.
+
+    What is declared speaks of the decayed groups. Where no group was saved with decay it speaks of
+    all: the optimizer cannot have kept apart what it did not know.
+    """
+    record = last_record(series)
+    decays = (
+        {} if record is None else {g.index: number(g.values, "weight_decay") for g in record.groups}
+    )
+    if all(decay == 0.0 for decay in decays.values()):
+        return frozenset()
+    return frozenset(index for index, decay in decays.items() if decay == 0.0)
 
 
 def _by_rule(

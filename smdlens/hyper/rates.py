@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 
 import numpy as np
 
 from smdlens.hyper import trainer_log
 from smdlens.hyper.evaluated import decay_of, from_options, from_scheduler
+from smdlens.hyper.groups import spared_groups
 from smdlens.hyper.optimizer import SAVED, number
 from smdlens.hyper.options import DeclaredHyperParameters
 from smdlens.hyper.records import ParamGroup
@@ -15,7 +17,7 @@ from smdlens.hyper.saved_rates import SavedRate, timeline_from_saved
 from smdlens.hyper.schedule_csv import ScheduleRow, read_schedule
 from smdlens.hyper.scheduler_state import find_state
 from smdlens.hyper.settings import Settings
-from smdlens.hyper.timeline import Timeline
+from smdlens.hyper.timeline import Array, Timeline
 from smdlens.hyper.timm_schedule import is_timm
 from smdlens.snapshots.records import SnapshotSeries
 
@@ -49,6 +51,7 @@ def resolve_timelines(
     found: list[Note] = []
     saved_of = [_saved_rates(series, group.index) for group in groups]
     from_files = _FilesRates(series, settings, start, stop)
+    spared = spared_groups(series)
     # A declared schedule speaks of the main rate; groups with a multiplier keep theirs.
     reference = max((points[-1].lr for points in saved_of if points), default=0.0)
     for at, (group, saved) in enumerate(zip(groups, saved_of, strict=True)):
@@ -56,6 +59,8 @@ def resolve_timelines(
         scale = saved[-1].lr / reference if saved and reference > 0.0 else 1.0
         if rows:
             timeline = _from_rows(rows, start, stop, scale, declared.said_by("schedule"))
+            if group.index in spared:
+                timeline = replace(timeline, decay=_unknown(stop - start))
         elif declared.lr is not None:
             source = declared.said_by("lr")
             timeline = Timeline(
@@ -67,7 +72,8 @@ def resolve_timelines(
             continue
         if files is not None and timeline is not files:
             found.extend(_contradictions(timeline, saved))
-        yield at, _with_decay(timeline, group, files, declared.weight_decay is not None)
+        is_declared = declared.weight_decay is not None and group.index not in spared
+        yield at, _with_decay(timeline, group, files, is_declared)
     notes.extend(dict.fromkeys([*found, *from_files.notes]))
 
 
@@ -196,7 +202,7 @@ def _with_decay(
 ) -> Timeline:
     """Fills weight decay: the declared schedule's, else the declared value, else the files'."""
     value = np.nan if group.weight_decay is None else group.weight_decay
-    if declared and value != 0.0:
+    if declared:
         own = _unknown(len(timeline.lr)) if timeline is files else timeline.decay
         decay = np.where(np.isnan(own), value, own)
     else:
@@ -206,18 +212,29 @@ def _with_decay(
 
 
 def _contradictions(timeline: Timeline, saved: Sequence[SavedRate]) -> list[Note]:
-    """A declared rate against the saved ones, either of which may be the next one."""
-    for point in saved:
-        at = point.step - timeline.start
-        allowed = [timeline.lr[i] for i in (at - 1, at) if 0 <= i < len(timeline.lr)]
-        allowed = [rate for rate in allowed if np.isfinite(rate)]
-        if allowed and not any(np.isclose(point.lr, rate, rtol=1e-3) for rate in allowed):
+    """Declared rates and decays against the saved ones, which may be those of the next update."""
+    rates = [(point.step, point.lr) for point in saved]
+    decays = [(p.step, p.weight_decay) for p in saved if p.weight_decay is not None]
+    said, start = timeline.source, timeline.start
+    return [
+        *_contradiction("learning rate", said, start, timeline.lr, rates),
+        *_contradiction("weight decay", said, start, timeline.decay, decays),
+    ]
+
+
+def _contradiction(
+    what: str, said: str, start: int, declared: Array, saved: Sequence[tuple[int, float]]
+) -> list[Note]:
+    for step, value in saved:
+        at = step - start
+        allowed = [declared[i] for i in (at - 1, at) if 0 <= i < len(declared)]
+        allowed = [own for own in allowed if np.isfinite(own)]
+        if allowed and not any(np.isclose(value, own, rtol=1e-3) for own in allowed):
             return [
                 (
                     "SMD010",
-                    f"{timeline.source} says a learning rate of {allowed[-1]:g} at step "
-                    f"{point.step}, the checkpoint there says {point.lr:g}; the declared value "
-                    "is used",
+                    f"{said} says a {what} of {allowed[-1]:g} at step {step}, the checkpoint there "
+                    f"says {value:g}; the declared value is used",
                     "Correct the declared schedule, or drop it to use the checkpoints' own.",
                 )
             ]

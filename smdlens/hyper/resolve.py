@@ -53,10 +53,14 @@ def resolve_hyper_parameters(
     heaviest = (False, -1)
     for at, timeline in resolve_timelines(series, groups, declared, settings, rate_notes):
         schedule += to_segments(timeline, at)
-        if groups[at].weight_decay is None and np.isfinite(timeline.decay).any():
+        last = timeline.decay[np.isfinite(timeline.decay)][-1:]
+        if (groups[at].weight_decay is None and last.size) or (
+            not groups[at].weight_decay and last.any()
+        ):
             # A declared schedule may be the only one to say it.
-            last = float(timeline.decay[np.isfinite(timeline.decay)][-1])
-            said = dataclasses.replace(groups[at], weight_decay=last, source=timeline.source)
+            said = dataclasses.replace(
+                groups[at], weight_decay=float(last[0]), source=timeline.source
+            )
             groups = (*groups[:at], said, *groups[at + 1 :])
         # Cuts and stages are read off the decayed group with most elements.
         if _weight(groups[at], sizes) > heaviest:

@@ -100,3 +100,44 @@ def test_groups_with_a_multiplier_keep_it_under_a_declared_schedule(tmp_path):
     hyper = resolve_hyper_parameters(shots, DeclaredHyperParameters(schedule=path))
     np.testing.assert_allclose(found_rates(hyper, 100, 200, 0), 0.01)
     np.testing.assert_allclose(found_rates(hyper, 100, 200, 1), 0.002)
+
+
+def two_groups(decay):
+    """A decayed group and one without decay."""
+    groups = [({**SGD, "weight_decay": decay}, ("w",)), ({**SGD, "weight_decay": 0.0}, ("b",))]
+    return series([snapshot(step, groups, tensors=("w", "b")) for step in (0, 100, 200)])
+
+
+@pytest.mark.parametrize("by_schedule", [True, False])
+def test_a_declared_decay_spares_groups_saved_without_any(tmp_path, by_schedule):
+    """Both ways of declaring say the same: biases and gains beside decayed groups stay spared."""
+    path = write(tmp_path, "step,lr,weight_decay\n0,0.1,1e-3\n")
+    declared = (
+        DeclaredHyperParameters(schedule=path)
+        if by_schedule
+        else DeclaredHyperParameters(lr=0.1, weight_decay=1e-3)
+    )
+    hyper = resolve_hyper_parameters(two_groups(5e-4), declared)
+    np.testing.assert_array_equal(hyper.rates(0, 0, 200)[1], 1e-3)
+    np.testing.assert_array_equal(hyper.rates(1, 0, 200)[1], 0.0)
+    (text,) = [message for rule, message, _ in hyper.notes if rule == "SMD010"]
+    assert "weight decay" in text and "0.001" in text and "0.0005" in text
+
+
+@pytest.mark.parametrize("by_schedule", [True, False])
+def test_a_declared_decay_speaks_of_all_groups_where_none_was_saved_with_any(tmp_path, by_schedule):
+    path = write(tmp_path, "step,lr,weight_decay\n0,0.1,1e-3\n")
+    declared = (
+        DeclaredHyperParameters(schedule=path)
+        if by_schedule
+        else DeclaredHyperParameters(lr=0.1, weight_decay=1e-3)
+    )
+    hyper = resolve_hyper_parameters(two_groups(0.0), declared)
+    for group in (0, 1):
+        np.testing.assert_array_equal(hyper.rates(group, 0, 200)[1], 1e-3)
+        assert hyper.groups[group].weight_decay == 1e-3
+
+
+def test_a_declared_decay_of_zero_is_used():
+    hyper = resolve_hyper_parameters(two_groups(5e-4), DeclaredHyperParameters(weight_decay=0.0))
+    np.testing.assert_array_equal(hyper.rates(0, 0, 200)[1], 0.0)
