@@ -48,6 +48,7 @@ def analyze(
     nesterov: bool | None = None,
     betas: str | tuple[float, float] | None = None,
     schedule: str | os.PathLike[str] | None = None,
+    epsilon: float | None = None,
     steps_per_epoch: int | None = None,
     weights: str | None = None,
     config: str | os.PathLike[str] | None = None,
@@ -85,6 +86,7 @@ def analyze(
         nesterov: Whether the momentum is Nesterov's.
         betas: Decay rates of Adam's moments, as numbers or "0.9,0.999".
         schedule: CSV file with the columns step,lr[,weight_decay].
+        epsilon: Epsilon of the normalisation layers, 1e-5 unless the files say it; not Adam's.
         steps_per_epoch: Optimizer iterations per epoch, where files know epochs only.
         weights: Dotted path of the weight tree inside the files.
         config: TOML file with any of these options; nothing is read unless given.
@@ -125,6 +127,7 @@ def analyze(
         nesterov=nesterov,
         betas=betas,
         schedule=schedule,
+        epsilon=epsilon,
         steps_per_epoch=steps_per_epoch,
         weights=weights,
         include=include,

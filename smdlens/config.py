@@ -52,6 +52,7 @@ KEYS: dict[str, tuple[Callable[[Any], bool], str]] = {
     "nesterov": (lambda value: isinstance(value, bool), "true or false"),
     "betas": (_is_pair, "a list of two numbers"),
     "schedule": _TEXT,
+    "epsilon": NUMBER,
     "steps_per_epoch": WHOLE,
     "weights": _TEXT,
     "include": _TEXTS,

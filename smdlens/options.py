@@ -38,6 +38,7 @@ class AnalysisOptions:
     nesterov: bool | None = None
     betas: tuple[float, float] | None = None
     schedule: Path | None = None
+    epsilon: float | None = None
     steps_per_epoch: int | None = None
     weights: str | None = None
     include: tuple[str, ...] = ()
@@ -103,6 +104,7 @@ class AnalysisOptions:
             nesterov=self.nesterov,
             betas=self.betas,
             schedule=self.schedule,
+            epsilon=self.epsilon,
             source=self.source,
         )
 

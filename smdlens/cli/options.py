@@ -126,6 +126,16 @@ Schedule = Annotated[
         show_default=False,
     ),
 ]
+Epsilon = Annotated[
+    float | None,
+    typer.Option(
+        "--epsilon",
+        metavar="E",
+        help="Of batch norm, not of Adam. \\[default: the files', else 1e-5]",
+        rich_help_panel=_TRAINER,
+        show_default=False,
+    ),
+]
 StepsPerEpoch = Annotated[
     int | None,
     typer.Option(

@@ -164,6 +164,7 @@ def _run(report: Report) -> dict[str, Any]:
             }
             for g in hyper.groups
         ],
+        "epsilon": {"value": hyper.epsilon, "source": hyper.epsilon_source},
         "schedule": [
             {
                 "group": s.group,

@@ -71,3 +71,8 @@ def test_an_epsilon_that_is_not_the_assumed_one_is_named(tmp_path):
     for finding in found:
         epsilon = float(finding.message.split("epsilon were ")[1].split(",")[0])
         assert epsilon == pytest.approx(2e-2, rel=0.4)
+        assert "--epsilon" in finding.remedy
+    # The remedy, followed.
+    report = analyze(tmp_path / "run", epsilon=2e-2)
+    assert told(report, "SMD051") == set()
+    assert report.to_dict()["run"]["epsilon"] == {"value": 2e-2, "source": "option --epsilon"}

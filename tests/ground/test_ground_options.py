@@ -23,6 +23,7 @@ from smdlens.wording import count_of
         ("workers", 0, "1 or more"),
         ("nesterov", "yes", "true or false"),
         ("betas", (0.9,), "two numbers"),
+        ("epsilon", 0.0, "a positive number"),
         ("steps", 5, "FROM:TO"),
         ("steps", (600, 300), "FROM:TO"),
         ("include", 5, "a text"),
