@@ -33,6 +33,12 @@ from smdlens.diagnosis.relaxed import relaxed_ratios
 from smdlens.diagnosis.stage_states import stage_states
 from smdlens.diagnosis.stages import stage_of_intervals, stages_of
 from smdlens.diagnosis.step_check import averaged_by_step
+from smdlens.diagnosis.stopped_norms import (
+    frozen_norm_findings,
+    frozen_spans,
+    with_frozen_flags,
+    with_frozen_spans,
+)
 from smdlens.diagnosis.theorem_audit import audit_theorems
 from smdlens.diagnosis.tracks import measured_names, tracks_of
 from smdlens.diagnosis.unit_gradients import exact_gradients
@@ -91,7 +97,12 @@ def diagnose(
         or contradictions(measured, groups, owner)
         or cut_contradictions(measured, groups, hyper)
     )
-    states, contradicted = with_doubts(states, stages, doubts)
+    spans = frozen_spans(motion.statistics, groups, tracks)
+    stopped = {span.tensor for span in spans}
+    states = with_frozen_spans(states, stages, spans)
+    states, contradicted = with_doubts(
+        states, stages, tuple(item for item in doubts if item.tensor not in stopped)
+    )
     decays, decay_tensors = decays_of(measured, stages, owner, groups, hyper, main, tolerance)
     states, intervals, decay_tensors = (
         _in_file_order(frame, tracks.tensors) for frame in (states, intervals, decay_tensors)
@@ -104,10 +115,10 @@ def diagnose(
     audited, theorems = audit_theorems(measured, gradients, stages, owner, groups)
     readings = radial_readings(measured, gradients)
     # A radial gradient seen update by update says more than a radial part of the momentum.
-    explained = {c.tensor for c in contradicted if c.kind is not Mismatch.RADIAL_MOMENTUM}
+    explained = {c.tensor for c in contradicted if c.kind is not Mismatch.RADIAL_MOMENTUM} | stopped
     radial = {f.subject: f for f in radial_findings(groups, readings, hyper.epsilon, explained)}
     diagnosis = Diagnosis(
-        intervals=intervals,
+        intervals=with_frozen_flags(intervals, spans),
         stages=stages,
         stage_tensors=states,
         decays=decays,
@@ -129,6 +140,7 @@ def diagnose(
         theorems=theorems,
     )
     evidence = (
+        *frozen_norm_findings(groups, spans),
         *contradiction_findings(tuple(c for c in contradicted if c.tensor not in radial)),
         *radial.values(),
         *dead_channel_findings(dead_channels(measured, stages, owner, groups)),

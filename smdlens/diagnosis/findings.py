@@ -13,7 +13,6 @@ from smdlens.motion.records import Motion
 from smdlens.snapshots.records import SnapshotSeries
 from smdlens.symmetry.records import ScaleGroups
 from smdlens.vocabulary import (
-    EvidenceKind,
     Outcome,
     SkipReason,
     State,
@@ -37,7 +36,6 @@ def find(
         *_stages_not_held(diagnosis),
         *_states_of_note(diagnosis),
         *_undetermined(diagnosis),
-        *_frozen_norms(diagnosis),
         *_leaks(diagnosis),
         *_uncertain_cuts(diagnosis),
         *(
@@ -154,23 +152,6 @@ def _undetermined(diagnosis: Diagnosis) -> Iterator[Finding]:
             f"stage {stage.index}",
             f"{len(own)} of {len(rows)} scale-invariant tensors cannot be decided: {reasons[0]}",
             remedy,
-        )
-
-
-def _frozen_norms(diagnosis: Diagnosis) -> Iterator[Finding]:
-    frozen = [
-        name
-        for name, tensor in diagnosis.groups.tensors.items()
-        if any(e.kind is EvidenceKind.WEIGHTS and "frozen" in e.detail for e in tensor.evidence)
-    ]
-    if frozen:
-        yield Finding(
-            "SMD006",
-            Outcome.WARN,
-            frozen[0],
-            f"{len(frozen)} tensors stand in front of a frozen batch norm (running statistics "
-            "never change): they are not scale-invariant in this run",
-            "If the batch norms should train, check that the model is in train mode.",
         )
 
 

@@ -174,7 +174,7 @@ def _not_orthogonal(name: str, reading: RadialReading, source: str, epsilon: flo
             name,
             "its gradients are not quite at right angles to it, as if the normalisation's epsilon "
             f"were {factor * epsilon:.1g}, not {epsilon:g}: {reading.words}",
-            "Give the network's own with --epsilon. Trained with a smaller one, it is scale-invariant.",
+            "Give the network's own with --epsilon; training with a smaller one restores symmetry.",
         )
     return Finding(
         "SMD051",

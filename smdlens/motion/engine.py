@@ -21,7 +21,7 @@ from smdlens.motion.plan import Task, batches
 from smdlens.motion.records import PAIR_SCHEMA, SNAPSHOT_SCHEMA, Motion, ReadCost
 from smdlens.motion.rows import Columns, pair_rows, snapshot_rows
 from smdlens.motion.select import Selected, select
-from smdlens.motion.statistics import frozen_statistics
+from smdlens.motion.statistics import norm_statistics
 from smdlens.motion.sums import TaskSums, TensorSums, quiet, sums_for
 from smdlens.motion.walk import run_task
 from smdlens.motion.workers import in_order
@@ -58,7 +58,7 @@ def measure(
         all_pairs: Also take the angle between any two of at most 64 snapshots.
 
     Returns:
-        The two motion tables, frozen running variances and the cost.
+        The two motion tables, running statistics that stand still, and the cost.
 
     Raises:
         NothingToAnalyseError: No tensor is left to measure.
@@ -85,7 +85,7 @@ def measure(
         tables = _Tables(series, hyper, pool)
         for index, sums in _measured(parts, target, workers, pool, progress, notices):
             tables.add(parts[index], sums)
-        frozen = frozen_statistics(series, groups, pool, cache)
+        statistics = norm_statistics(series, groups, pool, cache)
         angles = (
             measure_all_pairs(chosen, series, target, workers, pool, progress, cache)
             if all_pairs
@@ -102,7 +102,7 @@ def measure(
     return Motion(
         snapshots=snapshots,
         pairs=pairs,
-        frozen_statistics=frozen,
+        statistics=statistics,
         cost=ReadCost(
             pool.bytes_read,
             time.perf_counter() - started,

@@ -7,6 +7,7 @@ workers merge by adding in a fixed order.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import polars as pl
@@ -95,19 +96,46 @@ class ReadCost:
 
 
 @dataclass(frozen=True, slots=True)
+class NormStatistics:
+    """Running statistics of one batch norm that stand still at an end of the run, or throughout.
+
+    Attributes:
+        still_from: Index of the first snapshot from which on they are those of the last, bit by
+            bit.
+        still_until: Index of the last snapshot up to which they are those of the first.
+        counts: `num_batches_tracked` in every snapshot, None where it is not saved.
+    """
+
+    still_from: int
+    still_until: int
+    counts: tuple[int | None, ...]
+
+    @property
+    def is_frozen(self) -> bool:
+        """They never change, and no batch was counted."""
+        return self.still_from == 0 and len({n for n in self.counts if n is not None}) < 2
+
+
+@dataclass(frozen=True, slots=True)
 class Motion:
     """Measured motion of every tensor that is looked at.
 
     Attributes:
         snapshots: Frame with `SNAPSHOT_SCHEMA`, ordered by tensor (file order), snapshot.
         pairs: Frame with `PAIR_SCHEMA`, ordered by tensor, snapshot_from.
-        frozen_statistics: Names of running variances that never change over the run.
+        statistics: Running variance -> what its batch norm's statistics did, for those that stand
+            still at either end of the run.
         cost: Bytes, time and device.
         angles: Frame with `ANGLE_SCHEMA`, None unless all pairs were asked for.
     """
 
     snapshots: pl.DataFrame
     pairs: pl.DataFrame
-    frozen_statistics: frozenset[str]
+    statistics: Mapping[str, NormStatistics]
     cost: ReadCost
     angles: pl.DataFrame | None = None
+
+    @property
+    def frozen_statistics(self) -> frozenset[str]:
+        """Names of running variances that never change over the run."""
+        return frozenset(name for name, item in self.statistics.items() if item.is_frozen)

@@ -293,6 +293,41 @@ def test_frozen_statistics(tmp_path: Path) -> None:
     assert motion.frozen_statistics == {"bn1.running_var"}
 
 
+def test_statistics_that_stand_still_at_one_end(tmp_path: Path) -> None:
+    """By bits of mean and variance; batches counted all the same mean a momentum of 0."""
+    ws = walk((4, 4), 6, 4)
+    moves = {  # change of the variance, change of the mean, and the counter
+        "stops": ([0, 1, 2, 3, 3, 3], [0, 1, 2, 3, 3, 3], [0, 5, 10, 13, 13, 13]),
+        "starts": ([0, 0, 0, 1, 2, 3], [0, 0, 0, 0, 0, 0], [0, 0, 0, 4, 9, 14]),
+        "mean_moves": ([0, 1, 2, 3, 3, 3], [0, 1, 2, 3, 4, 5], [0, 5, 10, 15, 20, 25]),
+        "never": ([0, 0, 0, 0, 0, 0], [0, 0, 0, 0, 0, 0], [7, 7, 7, 7, 7, 7]),
+        "counts": ([0, 0, 0, 0, 0, 0], [0, 0, 0, 0, 0, 0], [0, 5, 10, 15, 20, 25]),
+    }
+    saved = [
+        Saved(
+            i,
+            {
+                **{f"{name}.weight": w for name in moves},
+                **{f"{n}.running_var": torch.full((4,), 1.0 + m[0][i]) for n, m in moves.items()},
+                **{f"{n}.running_mean": torch.full((4,), float(m[1][i])) for n, m in moves.items()},
+                **{f"{n}.num_batches_tracked": torch.tensor(m[2][i]) for n, m in moves.items()},
+            },
+        )
+        for i, w in enumerate(ws)
+    ]
+    groups = groups_of(*(symmetry_of(f"{n}.weight", (4, 4), norm=batch_norm(n)) for n in moves))
+    motion = measure(write_series(tmp_path, saved), groups, hyper_of(), device="cpu")
+    found = {n.removesuffix(".running_var"): item for n, item in motion.statistics.items()}
+    assert {n: (item.still_from, item.still_until) for n, item in found.items()} == {
+        "stops": (3, 0),
+        "starts": (5, 2),
+        "never": (0, 5),
+        "counts": (0, 5),
+    }
+    assert found["stops"].counts == (0, 5, 10, 13, 13, 13)
+    assert motion.frozen_statistics == {"never.running_var"}
+
+
 def test_clocks(tmp_path: Path) -> None:
     heads, biases = walk((10, 6), 2, 1), walk((10,), 2, 2)
     saved = [

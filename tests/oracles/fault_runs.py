@@ -23,8 +23,13 @@ from digits_networks import DigitsNet, noisy_batches
 from safetensors.torch import save_file
 from torch.nn import functional as F
 
-FAULTS = ("none", "decay_off", "rate_times_3", "other_decay", "averaged", "frozen_norm")
+FAULTS = (
+    "none", "decay_off", "rate_times_3", "other_decay", "averaged", "frozen_norm", "norm_stops",
+)  # fmt: skip
 STEPS, GAP, CUT, HALF = 2400, 60, 1600, 1200
+# The first update with a batch norm that stops half-way; no snapshot lies there.
+NORM_STOP = 1217
+WIDTHS = (8, 12, 16)
 # The tensor or layer that a fault befalls, and the size of the faults that have one.
 VICTIM, VICTIM_NORM = "stages.1.body.conv.weight", "stages.1.body.norm"
 RATE_FACTOR, DECAY_FACTOR, EMA = 3.0, 3.0, 0.999
@@ -41,7 +46,7 @@ class FaultRun:
     optimizer: str
     fault: str
     seed: int
-    widths: tuple[int, ...] = (8, 12, 16)
+    widths: tuple[int, ...] = WIDTHS
     steps: int = STEPS
     decay_after: float = 1.0
     divide: float = 1.0
@@ -49,6 +54,8 @@ class FaultRun:
     @property
     def name(self) -> str:
         name = f"{self.optimizer}-{self.fault}-{self.seed}"
+        if self.widths != WIDTHS:
+            name += "-" + "x".join(map(str, self.widths))
         if (self.steps, self.decay_after, self.divide) == (STEPS, 1.0, 1.0):
             return name
         return f"{name}-{self.steps}-{self.decay_after:.4g}-{self.divide:.4g}"
@@ -90,7 +97,7 @@ class _Trainer:
         if step == CUT:
             self._remedies()
         self.model.train()
-        if run.fault == "frozen_norm":
+        if run.fault == "frozen_norm" or (run.fault == "norm_stops" and step >= NORM_STOP):
             self.model.get_submodule(VICTIM_NORM).eval()
         loss = F.cross_entropy(self.model(images), labels, label_smoothing=0.1)
         self.optimizer.zero_grad()

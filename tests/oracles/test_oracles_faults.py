@@ -24,6 +24,7 @@ ROWS = {
     "weight decay x 3": "other_decay",
     "averaged weights": "averaged",
     "frozen batch norm": "frozen_norm",
+    "batch norm frozen half-way": "norm_stops",
 }
 # Findings that say something is wrong with record, weights or batch norm.
 _SUSPICIONS = re.compile(r"SMD006|SMD031|SMD032|SMD04\d")
@@ -61,7 +62,7 @@ def held_against_the_page(run, evidence):
     found = suspicions(run, evidence)
     own = [item for item in found if item[0] == rule]
     assert own, (run, evidence, found)
-    if run.fault in ("decay_off", "rate_times_3", "frozen_norm"):
+    if run.fault in ("decay_off", "rate_times_3", "frozen_norm", "norm_stops"):
         # One tensor is named, and no other one.
         assert {item[1] for item in found} == {fault_runs.VICTIM}
     elif run.fault == "averaged":
@@ -73,6 +74,8 @@ def held_against_the_page(run, evidence):
     if run.fault == "other_decay":
         for item in own:
             assert number_in(item[2]) == pytest.approx(fault_runs.DECAY_FACTOR, rel=0.15)
+    if run.fault == "norm_stops":
+        assert f"is frozen from step {fault_runs.NORM_STOP} on" in own[0][2]
     if run.fault == "decay_off":
         step = int(re.search(r"from step (\d+)", own[0][2])[1])
         known = fault_runs.HALF if evidence == "state" else fault_runs.CUT
@@ -81,7 +84,12 @@ def held_against_the_page(run, evidence):
 
 @pytest.mark.parametrize("evidence", ["state", "weights"])
 @pytest.mark.parametrize(
-    "run", [FaultRun("sgd", "decay_off", 1), FaultRun("adamw", "rate_times_3", 1)],
+    "run",
+    [
+        FaultRun("sgd", "decay_off", 1),
+        FaultRun("adamw", "rate_times_3", 1),
+        FaultRun("sgd", "norm_stops", 1),
+    ],
     ids=lambda run: run.name,
 )  # fmt: skip
 def test_a_fault_is_found_and_named(run, evidence):

@@ -269,7 +269,7 @@ def motion():
     return Motion(
         pl.DataFrame(schema=SNAPSHOT_SCHEMA),
         pl.DataFrame(schema=PAIR_SCHEMA),
-        frozenset(),
+        {},
         ReadCost(4_100_000_000, 0.57, "cpu"),
     )
 

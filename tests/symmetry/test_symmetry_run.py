@@ -25,7 +25,7 @@ class Net(nn.Module):
         return self.fc(torch.relu(self.bn(self.conv(x))).mean((2, 3)))
 
 
-def run(folder, *, moving=True, prefix=""):
+def run(folder, *, moving=True, counting=False, prefix=""):
     """Two checkpoints; the second with other weights and, where asked, other statistics."""
     torch.manual_seed(0)
     model = Net()
@@ -38,6 +38,8 @@ def run(folder, *, moving=True, prefix=""):
             if moving:
                 model.bn.running_var.mul_(1.1)
                 model.bn.running_mean.add_(0.1)
+            if counting:
+                model.bn.num_batches_tracked.add_(100)
     return smdlens.open_series(folder)
 
 
@@ -58,6 +60,13 @@ def test_the_graph_decides_the_roles(tmp_path, prefix):
 def test_a_frozen_batch_norm_is_no_norm(tmp_path):
     groups = find_scale_groups(run(tmp_path, moving=False), model=Net, inputs=INPUTS)
     assert groups.tensors["conv.weight"].role is Role.NOT_SCALE_INVARIANT
+
+
+def test_a_batch_norm_that_counts_its_batches_is_not_frozen(tmp_path):
+    """Its statistics stand still by a momentum of 0; it normalises by each batch all the same."""
+    series = run(tmp_path, moving=False, counting=True)
+    groups = find_scale_groups(series, model=Net, inputs=INPUTS)
+    assert groups.tensors["conv.weight"].role is Role.SCALE_INVARIANT
 
 
 def test_another_network_is_said_and_optional(tmp_path):
