@@ -11,7 +11,7 @@ import pytest
 from smdlens.diagnosis.records import Stage
 from smdlens.diagnosis.stopped_norms import (
     FrozenSpan,
-    frozen_span_findings,
+    frozen_norm_findings,
     frozen_spans,
     with_frozen_spans,
 )
@@ -102,8 +102,8 @@ def test_states_end_where_the_norm_is_frozen():
 
 def test_one_finding_for_all_that_were_frozen_at_once():
     together = [FrozenSpan(name, True, 275, 275, 275) for name in "abc"]
-    found = list(frozen_span_findings((*together, FrozenSpan("d", True, 250, 300, None))))
+    found = list(frozen_norm_findings(groups(), (*together, FrozenSpan("d", True, 250, 300, None))))
     assert [f.subject for f in found] == ["d", "a"]
     assert "2 more tensors" in found[1].message and "stays at 275" in found[1].message
     assert all(f.rule == "SMD006" for f in found)
-    assert len(list(itertools.chain(frozen_span_findings(())))) == 0
+    assert len(list(itertools.chain(frozen_norm_findings(groups(), ())))) == 0
