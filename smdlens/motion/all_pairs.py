@@ -16,7 +16,7 @@ from smdlens.motion.gram import GramSums, gram_tasks, run_gram_task
 from smdlens.motion.records import ANGLE_SCHEMA
 from smdlens.motion.row_keys import gram_key
 from smdlens.motion.select import ON_A_SPHERE, Selected
-from smdlens.motion.workers import in_order
+from smdlens.motion.workers import in_order, worth_processes
 from smdlens.snapshots.records import SnapshotSeries
 from smdlens.theory.angles import angle_from_turn2
 
@@ -82,7 +82,8 @@ def _measured(
     left = [index for index in range(len(invariant)) if index not in found]
     tasks = [t for i in left for t in gram_tasks(i, invariant[i].plan.taken(at))]
     total, done = sum(task.nbytes for task in tasks), 0
-    results = in_order(tasks, run_gram_task, device, workers, pool)
+    shared = worth_processes([invariant[index].plan for index in left], pool)
+    results = in_order(lambda: tasks, run_gram_task, device, workers, pool, set(), processes=shared)
     for index, group in groupby(results, key=lambda pair: pair[1].tensor):
         sums = GramSums.zeros(len(at))
         for part, task in group:

@@ -8,7 +8,7 @@ half and half.
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from random import Random
 from threading import Lock
@@ -61,19 +61,19 @@ class FilePool:
             SnapshotCorruptError: The extents hold fewer bytes than `high`.
         """
         if len(extents) == 1 and 0 <= low <= high <= extents[0].nbytes:
-            self._read(extents[0], low, target)
+            self.fill(extents[0], low, target)
             return
         held = sum(extent.nbytes for extent in extents)
         if high > held:
-            raise SnapshotCorruptError(
-                "a tensor has too few bytes",
-                subject=extents[0].path if extents else None,
-                expected=f"{high} bytes",
-                found=f"{held} bytes",
-                remedy="Save the checkpoint again, or leave it out.",
-            )
+            raise _too_short(extents[0].path if extents else None, high, held)
         for extent, first, begin, end in _pieces(extents, low, high):
-            self._read(extent, first, target[begin:end])
+            self.fill(extent, first, target[begin:end])
+
+    def note(self, paths: Iterable[str]) -> None:
+        """Note the stamps of files that are not known yet, before processes open them."""
+        for path in set(paths).difference(self._stamps):
+            with open_regular(path) as file:
+                self._stamps[path] = file.stamp
 
     def verify(self) -> None:
         """Compare every file that was read with what lies under its path now.
@@ -104,8 +104,14 @@ class FilePool:
     def __exit__(self, *_: object) -> None:
         self.close()
 
-    def _read(self, extent: Extent, first: int, target: memoryview) -> None:
-        """Fill `target` with the bytes of one extent from `first` on."""
+    def fill(self, extent: Extent, first: int, target: memoryview) -> None:
+        """Fill `target` with the bytes of one extent from `first` on.
+
+        Raises:
+            SnapshotError: As `read_into`.
+        """
+        if first + len(target) > extent.nbytes:
+            raise _too_short(extent.path, first + len(target), extent.nbytes)
         path, cost = extent.path, 0
         with self._lock:
             handle = self._handles.get(path)
@@ -144,6 +150,16 @@ class FilePool:
             self._handles.pop(idle.pop()).file.close()
 
 
+def _too_short(path: str | None, expected: int, found: int) -> SnapshotCorruptError:
+    return SnapshotCorruptError(
+        "a tensor has too few bytes",
+        subject=path,
+        expected=f"{expected} bytes",
+        found=f"{found} bytes",
+        remedy="Save the checkpoint again, or leave it out.",
+    )
+
+
 def _changed(path: str) -> SnapshotChangedError:
     return SnapshotChangedError(
         "the file changed while it was being measured",
@@ -167,7 +183,11 @@ def _pieces(
 
 
 def _read_fully(file: RegularFile, offset: int, target: memoryview) -> None:
-    done = 0
+    try:
+        # Nearly always all there is to do.
+        done = os.preadv(file.fileno(), [target], offset)
+    except OSError:
+        done = 0
     while done < len(target):
         try:
             count = os.preadv(file.fileno(), [target[done:]], offset + done)

@@ -142,7 +142,7 @@ class Slab:
         self.flat = flat
         self.values: Float = flat.numpy() if flat.device == _CPU else np.empty(0)
         self.parts = parts
-        plain = len(parts) == 1 and parts[0].rows is not None and parts[0].rows.ndim == 2
+        plain = len(parts) == 1 and parts[0].rest is None
         self.rows = parts[0].rows if plain else None
 
 
@@ -171,11 +171,12 @@ class _Rows:
         outer, self.channels, inner = stripe.shape
         self.per_channel = outer * inner
         one_pass = on_cpu and _ONE_PASS and inner >= SHORTEST_ROW
-        self.parts = -(-inner // LONGEST_ROW) if one_pass else 1
+        self.parts = _parts(inner) if one_pass else 1
         self.outer = outer if one_pass else 1
         self.count = self.outer * self.channels * self.parts
         self._one_pass = one_pass
-        self._whole = inner // LONGEST_ROW if self.parts > 1 else 1
+        self._length = inner // self.parts if inner % self.parts == 0 else LONGEST_ROW
+        self._whole = inner // self._length
 
     def part(self, flat: torch.Tensor) -> _Part:
         start, (outer, channels, inner) = self._stripe.start, self._stripe.shape
@@ -183,23 +184,22 @@ class _Rows:
         if not self._one_pass:
             return _Part(cube)
         rows = cube.numpy().reshape(outer * channels, inner)
-        if self.parts == 1:
-            return _Part(cube, rows)
-        full = self._whole * LONGEST_ROW
-        whole = rows[:, :full].reshape(outer * channels, self._whole, LONGEST_ROW)
-        return _Part(cube, whole, rows[:, full:] if full < inner else None)
+        full = self._whole * self._length
+        if full == inner:
+            return _Part(cube, rows.reshape(-1, self._length))
+        whole = rows[:, :full].reshape(outer * channels, self._whole, self._length)
+        return _Part(cube, whole, rows[:, full:])
 
     def dots(self, x: _Part, y: _Part, spare: _Part, out: Float) -> None:
         out = out[self._first : self._first + self.count]
         if x.rows is None or y.rows is None:
             out[:] = torch.mul(x.cube, y.cube, out=spare.cube).sum((0, 2)).cpu().numpy()
-        elif self.parts == 1:
+        elif x.rest is None or y.rest is None:
             np.vecdot(x.rows, y.rows, out=out)
         else:
             out = out.reshape(-1, self.parts)
             np.vecdot(x.rows, y.rows, out=out[:, : self._whole])
-            if x.rest is not None and y.rest is not None:
-                np.vecdot(x.rest, y.rest, out=out[:, -1])
+            np.vecdot(x.rest, y.rest, out=out[:, -1])
 
     def to_channels(self, rows: Float) -> Float:
         cube = rows.reshape(*rows.shape[:-1], self.outer, self.channels, self.parts)
@@ -209,6 +209,12 @@ class _Rows:
         shape = *channels.shape[:-1], self.outer, self.channels, self.parts
         spread = np.broadcast_to(channels[..., None, :, None], shape)
         return spread.reshape(*channels.shape[:-1], -1)
+
+
+def _parts(inner: int) -> int:
+    """Rows that make up one run of elements of a channel: equal ones where that is possible."""
+    fewest = -(-inner // LONGEST_ROW)
+    return next((n for n in range(fewest, 2 * fewest) if inner % n == 0), fewest)
 
 
 @lru_cache(maxsize=256)

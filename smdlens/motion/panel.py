@@ -37,6 +37,11 @@ class Panel:
         self._geometry = geometry_of(blocks[0], space.device)
         self._weights = [space.slab(f"weights{k}", self._geometry) for k in (0, 1)]
         self._spare = space.slab("spare", self._geometry)
+        size = self._geometry.size
+        self._loaders = [
+            space.loader(sources.weights, size, self._weights[index & 1].flat)
+            for index, sources in enumerate(plan.snapshots)
+        ]
         snapshots, count = len(plan.snapshots), len(blocks)
         self._norm2 = np.empty((count, snapshots, self._geometry.rows))
         self._chords = Chords(plan, count, self._geometry, space)
@@ -66,11 +71,11 @@ class Panel:
 
     def _block(self, place: int, block: Block, buffers: BufferSums, *, careful: bool) -> None:
         """Bring one block of every snapshot in."""
-        geometry, space, spare = self._geometry, self._space, self._spare
+        geometry, spare = self._geometry, self._spare
         a, a2, bad_a = self._weights[1], self._norm2[place, 0], None
-        for index, sources in enumerate(self._plan.snapshots):
+        for index, load in enumerate(self._loaders):
             b, b2, bad_b = self._weights[index & 1], self._norm2[place, index], None
-            space.load(sources.weights, block, b.flat)
+            load(block)
             geometry.row_dots(b, b, spare, b2)
             if careful and not np.isfinite(b2).all():
                 bad_b = self._without_nonfinite(b, b2)

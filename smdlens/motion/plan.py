@@ -13,7 +13,8 @@ from itertools import islice
 from smdlens.motion.layout import Block, Layout, Stripe, blocks
 from smdlens.snapshots.records import DTYPE_BYTES, Extent
 
-TASK_BLOCKS = 64
+# Most tensors are one task: the sums of what is cut have to be handed over and merged.
+TASK_BLOCKS = 48
 TASK_BYTES = 8 << 20
 # Elements of a tensor that costs more to start than to sum; such are measured several at once.
 SMALL_TENSOR = 8192
@@ -108,14 +109,17 @@ class TensorPlan:
         """Bytes that are read."""
         return self.numel * self.element_bytes
 
+    def extents(self) -> Iterator[Extent]:
+        """Every range of a file that it is read from."""
+        for snapshot in self.snapshots:
+            for source in snapshot.sources():
+                yield from source.extents
+
     @property
     def element_bytes(self) -> int:
         """Bytes that are read for one element, of all snapshots."""
-        return sum(
-            DTYPE_BYTES[source.dtype]
-            for snapshot in self.snapshots
-            for source in snapshot.sources()
-        )
+        sources = (source for snapshot in self.snapshots for source in snapshot.sources())
+        return sum(DTYPE_BYTES[source.dtype] for source in sources)
 
     def blocks(self, size: int) -> Iterator[Block]:
         """Blocks of at most `size` elements, in storage order; one where it cannot be cut."""
@@ -157,7 +161,16 @@ class Task:
     @property
     def nbytes(self) -> int:
         """Bytes that are read."""
-        return sum(block.size for block in self.covered) * self.plan.element_bytes
+        return self._size * self.plan.element_bytes
+
+    @property
+    def is_whole(self) -> bool:
+        """Whether nothing of its tensors is left to other tasks."""
+        return self._size == self.plan.numel
+
+    @property
+    def _size(self) -> int:
+        return sum(block.size for block in self.covered)
 
 
 def batches(plans: Sequence[TensorPlan], block_elements: int) -> Iterator[tuple[Task, ...]]:

@@ -14,65 +14,69 @@ LEVELS = (0.05, 0.50, 0.95)
 _FLOORS, _STILL = 3.0, 1e-3
 
 
-def channel_quantiles(chord: ChordSums, groups: int) -> tuple[Float, Float]:
-    """Quantiles over the independently rescalable pieces of one tensor.
+class Pieces:
+    """The independently rescalable pieces of one tensor.
 
     Args:
         chord: Sums [pairs, channels].
         groups: Number of pieces; where it divides the channels, neighbours are joined (heads).
-
-    Returns:
-        growth and angle, [pairs, 3] each: ln(|b_c|^2 / |a_c|^2) and the angle between a_c and b_c
-        in radians at the 5, 50 and 95% level. Pieces of zero norm at either end are left out; NaN
-        where none remains.
     """
-    growth, turned, valid = _pieces(chord, groups)
-    return _quantiles(growth, valid), _quantiles(turned, valid)
 
+    def __init__(self, chord: ChordSums, groups: int) -> None:
+        pairs, channels = chord.aa.shape
+        size = channels // groups if channels % groups == 0 else 1
+        if size == 1:
+            aa, bb, chord2, dot = chord.aa, chord.bb, chord.chord2(), chord.dot()
+        else:
+            shape = pairs, channels // size, size
+            joined = ChordSums(*(getattr(chord, n).reshape(shape) for n in ChordSums.__slots__))
+            aa, bb = joined.aa.sum(-1), joined.bb.sum(-1)
+            chord2, dot = joined.total_chord2(), joined.dot().sum(-1)
+        self._valid = (aa > 0) & (bb > 0)
+        self._growth = np.log(bb / aa)
+        self._turned = angle(aa, bb, chord2, dot)
+        self._angles = _quantiles(self._turned, self._valid)
 
-def still_pieces(chord: ChordSums, groups: int, floor: Float) -> tuple[Float, Float, Float]:
-    """Pieces that keep their direction while others turn: they get no gradient.
+    def quantiles(self) -> tuple[Float, Float]:
+        """How they moved.
 
-    Args:
-        chord: Sums [pairs, channels].
-        groups: Number of pieces, as in `channel_quantiles`.
-        floor: Angle that rounding the stored weights alone would show, radians [pairs].
+        Returns:
+            growth and angle, [pairs, 3] each: ln(|b_c|^2 / |a_c|^2) and the angle between a_c and
+            b_c in radians at the 5, 50 and 95% level. Pieces of zero norm at either end are left
+            out; NaN where none remains.
+        """
+        return _quantiles(self._growth, self._valid), self._angles
 
-    Returns:
-        Per pair: how many pieces stand still (turned no more than a few rounding floors, or a
-        thousandth of what the fastest turn), the mean of their ln(|b_c|^2 / |a_c|^2), NaN where
-        there are none, and how many pieces are zero at both ends.
-    """
-    growth, turned, valid = _pieces(chord, groups)
-    fastest = _quantiles(turned, valid)[:, -1:]
-    limit = np.maximum(_FLOORS * floor[:, None], _STILL * fastest)
-    still = valid & (turned <= limit)
-    count = still.sum(1)
-    mean = np.where(still, growth, 0.0).sum(1) / np.where(count > 0, count, np.nan)
-    empty = (~valid & (np.nan_to_num(growth, nan=0.0) == 0.0)).sum(1)
-    return count.astype(np.float64), mean, empty.astype(np.float64)
+    def still(self, floor: Float) -> tuple[Float, Float, Float]:
+        """Pieces that keep their direction while others turn: they get no gradient.
 
+        Args:
+            floor: Angle that rounding the stored weights alone would show, radians [pairs].
 
-def _pieces(chord: ChordSums, groups: int) -> tuple[Float, Float, NDArray[np.bool_]]:
-    """ln(|b_c|^2 / |a_c|^2), angle and validity of each piece, [pairs, pieces]."""
-    pairs, channels = chord.aa.shape
-    size = channels // groups if channels % groups == 0 else 1
-    pieces = ChordSums(
-        *(
-            getattr(chord, name).reshape(pairs, channels // size, size)
-            for name in ChordSums.__slots__
-        )
-    )
-    aa, bb = pieces.aa.sum(-1), pieces.bb.sum(-1)
-    turned = angle(aa, bb, pieces.total_chord2(), pieces.dot().sum(-1))
-    return np.log(bb / aa), turned, (aa > 0) & (bb > 0)
+        Returns:
+            Per pair: how many pieces stand still (turned no more than a few rounding floors, or a
+            thousandth of what the fastest turn), the mean of their ln(|b_c|^2 / |a_c|^2), NaN where
+            there are none, and how many pieces are zero at both ends.
+        """
+        valid, growth = self._valid, self._growth
+        limit = np.maximum(_FLOORS * floor[:, None], _STILL * self._angles[:, -1:])
+        still = valid & (self._turned <= limit)
+        count = still.sum(1)
+        mean = np.where(still, growth, 0.0).sum(1) / np.where(count > 0, count, np.nan)
+        empty = (~valid & (np.nan_to_num(growth, nan=0.0) == 0.0)).sum(1)
+        return count.astype(np.float64), mean, empty.astype(np.float64)
 
 
 def _quantiles(values: Float, valid: NDArray[np.bool_]) -> Float:
-    out = np.full((len(values), len(LEVELS)), np.nan)
-    whole = valid.all(1)
-    if whole.any():
-        out[whole] = np.quantile(values[whole], LEVELS, axis=1).T
-    for row in np.flatnonzero(~whole & valid.any(1)):
-        out[row] = np.quantile(values[row][valid[row]], LEVELS)
-    return out
+    """Quantiles of each row's valid values, linear between neighbours: one sort for all levels."""
+    ordered = np.where(valid, values, np.nan)
+    ordered.sort(axis=1)
+    count = valid.sum(1)[:, None]
+    place = np.array(LEVELS) * np.maximum(count - 1, 0)
+    low = place.astype(np.int64)
+    high = np.minimum(low + 1, np.maximum(count - 1, 0))
+    a, b = np.take_along_axis(ordered, low, 1), np.take_along_axis(ordered, high, 1)
+    found: Float = a + (b - a) * (place - low)
+    # A valid value that is NaN sorts behind the others: it would go unnoticed.
+    found[np.logical_or.reduce(valid & np.isnan(values), axis=1)] = np.nan
+    return found

@@ -5,8 +5,9 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
+from smdlens.motion.chord import ChordSums
 from smdlens.motion.leak import LEAK_COLUMNS
-from smdlens.motion.quantiles import channel_quantiles, still_pieces
+from smdlens.motion.quantiles import Pieces
 from smdlens.motion.select import Selected
 from smdlens.motion.sums import PairSum, SnapshotSum, TensorSums
 from smdlens.theory.angles import rounding_floor
@@ -14,6 +15,13 @@ from smdlens.vocabulary import Role
 
 Float = NDArray[np.float64]
 Columns = dict[str, list[float | int | str | None]]
+_CHANNEL_COLUMNS = (
+    *(f"growth_{level}" for level in ("p05", "p50", "p95")),
+    *(f"angle_{level}" for level in ("p05", "p50", "p95")),
+    "still_channels",
+    "still_growth",
+    "empty_channels",
+)
 _GRADIENT = {"grad2": PairSum.GRAD2, "grad_w": PairSum.GRAD_W, "grad_v": PairSum.GRAD_V}
 _ADAM_FROM = {"s_wu_from": PairSum.S_WU_FROM, "s_u2_from": PairSum.S_U2_FROM}
 _ADAM_TO = {"s_wu_to": PairSum.S_WU_TO, "s_u2_to": PairSum.S_U2_TO}
@@ -91,30 +99,23 @@ def pair_rows(
     )
     out |= {name: _nullable(values[column], known) for name, column in _GRADIENT.items()}
     out |= _adam_columns(selected, sums)
-    groups = selected.symmetry.groups
-    spread = np.full((2, pairs, 3), np.nan)
-    if plan.layout.count > 1 and groups > 1:
-        spread[:] = channel_quantiles(sums.chord, groups)
-    for which, name in enumerate(("growth", "angle")):
-        for level, label in enumerate(("p05", "p50", "p95")):
-            out[f"{name}_{label}"] = _nullable(spread[which, :, level])
-    out |= _still_columns(selected, sums)
+    w2, snapshot_values = sums.w2.sum(1), sums.snapshot[:, 0].T
+    out |= _channel_columns(selected, sums.chord, w2, _round2(snapshot_values, w2))
     leak = np.full((pairs, len(LEAK_COLUMNS)), np.nan) if leak is None else leak
     out |= {name: _nullable(leak[:, column]) for column, name in enumerate(LEAK_COLUMNS)}
     return out
 
 
-def _still_columns(selected: Selected, sums: TensorSums) -> Columns:
-    """Channels without gradient, null where channels are not kept apart."""
-    pairs, groups = len(sums.chord.aa), selected.symmetry.groups
-    found = [np.full(pairs, np.nan) for _ in range(3)]
-    if selected.plan.layout.count > 1 and groups > 1:
-        w2 = sums.w2.sum(1)
-        round2 = _round2(sums.snapshot[:, 0].T, w2)
-        floor = rounding_floor(round2[:-1], w2[:-1], round2[1:], w2[1:])
-        found = list(still_pieces(sums.chord, groups, floor))
-    names = ("still_channels", "still_growth", "empty_channels")
-    return {name: _nullable(values) for name, values in zip(names, found, strict=True)}
+def _channel_columns(selected: Selected, chord: ChordSums, w2: Float, round2: Float) -> Columns:
+    """Quantiles over channels, channels without gradient; null where none are kept apart."""
+    pairs, groups = len(chord.aa), selected.symmetry.groups
+    if selected.plan.layout.count == 1 or groups <= 1:
+        return {name: [None] * pairs for name in _CHANNEL_COLUMNS}
+    pieces = Pieces(chord, groups)
+    growth, turned = pieces.quantiles()
+    still = pieces.still(rounding_floor(round2[:-1], w2[:-1], round2[1:], w2[1:]))
+    found = (*growth.T, *turned.T, *still)
+    return {n: _nullable(values) for n, values in zip(_CHANNEL_COLUMNS, found, strict=True)}
 
 
 def _adam_columns(selected: Selected, sums: TensorSums) -> Columns:

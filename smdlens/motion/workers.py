@@ -1,11 +1,12 @@
-"""Threads that run jobs and hand back results in the order of the jobs."""
+"""Workers that run jobs and hand back results in the order of the jobs."""
 
 from __future__ import annotations
 
 import os
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from itertools import islice
 from threading import local
 from typing import TypeVar
 
@@ -13,31 +14,58 @@ import torch
 
 from smdlens.motion.device import Device
 from smdlens.motion.files import FilePool
+from smdlens.motion.plan import TensorPlan
+from smdlens.motion.processes import ProcessesLostError, can_fork, in_order_by_processes
 from smdlens.motion.workspace import Workspace
 
+# Starting processes takes some hundredths of a second: as long as one worker takes for this much.
+WORTH_PROCESSES = 64 << 20
 Job = TypeVar("Job")
 Result = TypeVar("Result")
 
 
 def in_order(
-    jobs: Iterable[Job],
+    jobs: Callable[[], Iterable[Job]],
     work: Callable[[Job, Workspace], Result],
     device: Device,
     workers: int | None,
     pool: FilePool,
-    notes: set[str] | None = None,
+    notes: set[str],
+    *,
+    processes: bool = False,
 ) -> Iterator[tuple[Result, Job]]:
-    """Run jobs on threads, a few ahead of what is asked for.
+    """Run jobs on several workers, a few ahead of what is asked for.
 
     Args:
-        jobs: What to do, made as they are needed.
-        work: Does one, with the buffers of its thread.
+        jobs: Makes the jobs as they are needed, the same ones each time.
+        work: Does one, with the buffers of its worker.
         device: Where the arithmetic runs.
-        workers: Threads; one per available core for None.
+        workers: How many; one per available core for None.
         pool: Open files.
         notes: What the user should know is added here.
+        processes: Take processes where there is enough to do for several; results must pickle.
     """
     count = workers or available_cores()
+    done = 0
+    if processes and count > 1 and device.torch_device.type == "cpu" and can_fork():
+        try:
+            yield from in_order_by_processes(jobs, work, count, pool, notes)
+            return
+        except ProcessesLostError as lost:
+            # Most likely for want of memory: go on with as little as possible.
+            notes.add("a worker process was lost: finished with one worker")
+            count, done = 1, lost.done
+    yield from _by_threads(islice(jobs(), done, None), work, device, count, pool, notes)
+
+
+def _by_threads(
+    jobs: Iterable[Job],
+    work: Callable[[Job, Workspace], Result],
+    device: Device,
+    count: int,
+    pool: FilePool,
+    notes: set[str],
+) -> Iterator[tuple[Result, Job]]:
     mine = local()
 
     def run(job: Job) -> Result:
@@ -62,6 +90,22 @@ def in_order(
     finally:
         executor.shutdown(wait=True, cancel_futures=True)
         torch.set_num_threads(threads_before)
+
+
+def worth_processes(plans: Sequence[TensorPlan], pool: FilePool) -> bool:
+    """Whether processes should read the plans' files; if so it is noted what these files are.
+
+    What is packed is unpacked once and kept for all workers, which have to be threads then.
+    """
+    if sum(plan.nbytes for plan in plans) < WORTH_PROCESSES:
+        return False
+    paths = set()
+    for extent in (extent for plan in plans for extent in plan.extents()):
+        if extent.packed is not None:
+            return False
+        paths.add(extent.path)
+    pool.note(paths)
+    return True
 
 
 def available_cores() -> int:

@@ -7,6 +7,7 @@ view takes as long as summing a small block.
 from __future__ import annotations
 
 import sys
+from collections.abc import Callable
 
 import torch
 
@@ -24,6 +25,7 @@ _CPU = torch.device("cpu")
 # A GPU that has no room for blocks of this many elements is left alone.
 _LEAST_ELEMENTS = 1 << 16
 _CONVERTED_WELL = {torch.float32, torch.bfloat16, torch.float64}
+_PLAIN = {"float32", "bfloat16", "float64"}
 
 
 class Workspace:
@@ -97,6 +99,21 @@ class Workspace:
         if self._on_cpu:
             return values
         return values.to(self.device) if self._uploads is None else self._uploads.start(values)
+
+    def loader(self, source: Source, size: int, out: torch.Tensor) -> Callable[[Block], None]:
+        """`load` for any block of `size` elements of one source, with all said once that can be."""
+        simple = source.dtype in _PLAIN and source.scale == 1.0 and len(source.extents) == 1
+        if not (simple and self._on_cpu and source.strides is None):
+            return lambda block: self.load(source, block, out)
+        (extent,) = source.extents
+        fill, convert = self._pool.fill, out.copy_
+        width, target, values = self._raw_view("raw", source.dtype, size)
+
+        def load(block: Block) -> None:
+            fill(extent, block.low * width, target)
+            convert(values)
+
+        return load
 
     def load(self, source: Source, block: Block, out: torch.Tensor) -> None:
         """A block's elements as float64 into `out` [size]."""

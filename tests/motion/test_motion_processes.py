@@ -1,0 +1,122 @@
+"""Worker processes: the same bits, the same errors, and no harm where one is lost."""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import signal
+import subprocess
+import sys
+import textwrap
+import time
+from pathlib import Path
+
+import pytest
+from motion_helpers import Saved, groups_of, hyper_of, symmetry_of, write_series
+from test_motion_measure import walk
+
+from smdlens.errors import SnapshotTruncatedError
+from smdlens.motion import device as device_module
+from smdlens.motion import walk as walk_module
+from smdlens.motion import workers as workers_module
+from smdlens.motion.engine import measure
+from smdlens.motion.panel import Panel
+from smdlens.motion.processes import can_fork
+from smdlens.motion.records import Motion
+from smdlens.motion.sums import TensorSums
+from smdlens.snapshots.records import SnapshotSeries
+
+pytestmark = pytest.mark.skipif(not can_fork(), reason="this system has no fork: threads are used")
+SHAPES = [(16, 8, 3, 3), (40, 300), (7, 500), (5, 5), (3, 3)] * 3
+
+
+@pytest.fixture(autouse=True)
+def small(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(device_module, "CPU_BLOCK", 97)
+    monkeypatch.setattr(workers_module, "WORTH_PROCESSES", 1)
+
+
+@pytest.fixture
+def series(tmp_path: Path) -> SnapshotSeries:
+    walks = [walk(shape, 4, i) for i, shape in enumerate(SHAPES)]
+    saved = [Saved(i, {f"t{k}": w[i] for k, w in enumerate(walks)}) for i in range(4)]
+    return write_series(tmp_path, saved)
+
+
+def run(series: SnapshotSeries, workers: int, *, all_pairs: bool = False) -> Motion:
+    groups = groups_of(*(symmetry_of(f"t{k}", s) for k, s in enumerate(SHAPES)))
+    return measure(series, groups, hyper_of(), device="cpu", workers=workers, all_pairs=all_pairs)
+
+
+def test_processes_do_not_change_a_bit(series: SnapshotSeries) -> None:
+    """All that is measured, and what it cost in bytes, is that of one worker."""
+    alone, several = run(series, 1, all_pairs=True), run(series, 3, all_pairs=True)
+    assert several.snapshots.equals(alone.snapshots)
+    assert several.pairs.equals(alone.pairs)
+    assert several.angles is not None and several.angles.equals(alone.angles)
+    assert several.cost.bytes_read == alone.cost.bytes_read > 0
+    assert several.cost.note == alone.cost.note == ""
+    assert not multiprocessing.active_children()
+
+
+def test_what_is_wrong_with_a_file_is_said_by_its_own_error(series: SnapshotSeries) -> None:
+    path = Path(series.path, "step_2.bin")
+    os.truncate(path, path.stat().st_size // 2)
+    with pytest.raises(SnapshotTruncatedError, match=r"step_2\.bin.*expected \d+ bytes"):
+        run(series, 2)
+    assert not multiprocessing.active_children()
+
+
+@pytest.mark.parametrize("killed", [0, 2])
+def test_a_killed_worker_costs_time_and_nothing_else(
+    series: SnapshotSeries, monkeypatch: pytest.MonkeyPatch, killed: int
+) -> None:
+    """As the system kills for want of memory: the rest is done in this process, bit for bit."""
+    expected = run(series, 1)
+    measure_panel, parent, calls = Panel.measure, os.getpid(), []
+
+    def fatal(self: Panel) -> TensorSums:
+        calls.append(None)
+        if os.getpid() != parent and len(calls) > killed:
+            os.kill(os.getpid(), signal.SIGKILL)
+        return measure_panel(self)
+
+    monkeypatch.setattr(walk_module.Panel, "measure", fatal)
+    got = run(series, 2)
+    assert got.snapshots.equals(expected.snapshots)
+    assert got.pairs.equals(expected.pairs)
+    assert "a worker process was lost" in got.cost.note
+
+
+ORPHANS = """
+    import os, sys, time
+    from functools import partial
+    from smdlens.motion.files import FilePool
+    from smdlens.motion.processes import in_order_by_processes
+
+    def work(job, space):
+        print(os.getpid(), flush=True)
+        time.sleep(0.05)
+
+    with FilePool() as pool:
+        list(in_order_by_processes(partial(range, 10_000), work, 2, pool, set()))
+"""
+
+
+def test_workers_do_not_outlive_a_parent_that_is_killed(tmp_path: Path) -> None:
+    script = tmp_path / "run.py"
+    script.write_text(textwrap.dedent(ORPHANS))
+    parent = subprocess.Popen([sys.executable, str(script)], stdout=subprocess.PIPE, text=True)
+    assert parent.stdout is not None
+    workers: set[int] = set()
+    while len(workers) < 2:
+        workers.add(int(parent.stdout.readline()))
+    parent.kill()
+    parent.wait()
+    until = time.monotonic() + 20
+    while time.monotonic() < until and (
+        left := {p for p in workers if Path(f"/proc/{p}").exists()}
+    ):
+        time.sleep(0.05)
+    assert not left
+    parent.stdout.close()
