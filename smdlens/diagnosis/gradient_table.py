@@ -41,7 +41,8 @@ class RadialTest:
         random: Cosine that a random direction would have, 1 / sqrt(elements).
         holds: Whether what epsilon does not explain is within the rest of the limit; None where
             that would hide a random direction.
-        kappa_ratio: Mean <g, w> / |w|^2 over the weight decay; NaN without decay.
+        kappa_ratio: Mean <g, w> / |w|^2 over the weight decay; NaN without one that joins the
+            gradient.
     """
 
     updates: int
@@ -78,6 +79,9 @@ def radial_test(
     holds = None if left <= allowed and allowed > _BLIND * random else left <= allowed
     kappa = float((radial / part.tracks.at["w2"][row, own]).mean())
     decay = float(np.nan_to_num(part.rates.mean_decay()[own]).mean())
+    if part.law is not None and part.law.adaptive and part.law.decoupled:
+        # The decay of AdamW is none of its gradient's length.
+        decay = 0.0
     return RadialTest(
         updates=len(own),
         cosine=_rms(radial) / size,

@@ -7,9 +7,11 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from smdlens.diagnosis.rates import IntervalRates
+from smdlens.diagnosis.rates import IntervalRates, interval_rates
 from smdlens.diagnosis.tracks import Tracks
-from smdlens.diagnosis.update_rule import Law
+from smdlens.diagnosis.update_rule import Law, law_of
+from smdlens.hyper.records import HyperParameters
+from smdlens.symmetry.records import ScaleGroups
 from smdlens.theory.epsilon_leak import KAPPA_SHRINK, kappa_from_gamma
 
 Array = NDArray[np.float64]
@@ -108,6 +110,31 @@ def leak_of(
         np.where(known, np.clip(np.nan_to_num(kappa), -limit, limit), 0.0),
         np.where(known, np.minimum(doubt, limit), 0.0),
     )
+
+
+def leak_under_adam(tracks: Tracks, hyper: HyperParameters, groups: ScaleGroups) -> Array:
+    """<g, w> of single updates that epsilon explains, from Adam's first moments of the gains.
+
+    As `leak_of` has it for SGD, but the gain's gradient is that of the one update between two
+    snapshots, (m_b - beta1 m_a) / (1 - beta1). [T, I]; 0 where it is not known.
+    """
+    found = np.zeros_like(tracks.between["dot"])
+    for row, name in enumerate(tracks.tensors):
+        norm = groups.tensors[name].norm
+        gain = None if norm is None or norm.gamma is None else hyper.group_of(norm.gamma)
+        law = None if gain is None else law_of(hyper.optimizer, gain)
+        if gain is None or law is None or law.betas is None:
+            continue
+        before, after, gamma = (
+            tracks.between[column][row]
+            for column in ("leak_buffer_from", "leak_buffer_to", "leak_gamma")
+        )
+        pulled = (after - law.momentum * before) / (1.0 - law.momentum)
+        if not law.decoupled:
+            rates = interval_rates(hyper, hyper.groups.index(gain), tracks.steps)
+            pulled = pulled - rates.mean_decay() * gamma
+        found[row] = np.nan_to_num(pulled)
+    return found
 
 
 _COLUMNS = ("leak_shift", "leak_buffer_from", "leak_buffer_to", "leak_gamma")

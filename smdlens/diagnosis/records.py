@@ -111,7 +111,7 @@ LAG_SCHEMA: dict[str, pl.DataType] = {
 UNIT_GRADIENT_SCHEMA: dict[str, pl.DataType] = {
     "stage": pl.Int64(),
     "tensor": pl.String(),
-    "source": pl.String(),  # buffers, weights, second_moments
+    "source": pl.String(),  # buffers, weights, first_moments
     "updates": pl.Int64(),
     "rms": pl.Float64(),  # of |g| |w|, quantiles likewise
     "p05": pl.Float64(),

@@ -29,7 +29,6 @@ _VANISHED = 0.05
 _SIGMAS = 3.0
 _SHOW_V = "consecutive snapshots, or 8 snapshots of the stage with momentum buffers, would show V"
 _SHOW_ALL = "only consecutive snapshots with optimizer state show single gradients"
-_NO_DIRECTION = "Adam's second moments show how long a gradient was, not where it pointed"
 # Epsilon is worth a word where it explains this share of the cosine.
 _TELLING = 0.3
 
@@ -232,8 +231,7 @@ def _lemma(
 ) -> Iterator[Assumption]:
     test = radial_test(part, exact, row, own)
     if test is None:
-        adam = part.law is not None and part.law.adaptive
-        reason = _NO_DIRECTION if adam else _SHOW_ALL
+        reason = _SHOW_ALL
     else:
         reason = f"cosine of gradient and weights over {test.updates} updates; a random direction"
         reason += f" would show {test.random:.2g}"

@@ -1,7 +1,7 @@
 """The gradient itself, wherever neighbouring snapshots are one update apart (docs/theory.md §14).
 
-Three ways, best first: momentum buffers at both ends give |g|, <g, w> and <g, v'>; weights of
-SGD without Nesterov give <g, w> and h~, without momentum |g| too; Adam's second moments give |g|.
+Momentum buffers at both ends give |g|, <g, w> and <g, v'>; weights of SGD without Nesterov give
+<g, w> and h~, without momentum |g| too; Adam's first moments at both ends give |g| and <g, w>.
 Nothing here is an estimate over an interval: those stay with the intervals.
 """
 
@@ -14,13 +14,14 @@ from enum import StrEnum
 import numpy as np
 from numpy.typing import NDArray
 
+from smdlens.diagnosis.leak import leak_under_adam
 from smdlens.diagnosis.measure_group import GroupMeasurement, leak_of_group
 from smdlens.diagnosis.tracks import Tracks
 from smdlens.hyper.records import HyperParameters
 from smdlens.snapshots.records import SnapshotSeries
 from smdlens.symmetry.records import ScaleGroups
 from smdlens.theory import exact_gradient as exact
-from smdlens.vocabulary import OptimizerKind, Slot
+from smdlens.vocabulary import Slot
 
 Array = NDArray[np.float64]
 
@@ -40,7 +41,7 @@ class GradientSource(StrEnum):
 
     BUFFERS = "buffers"
     WEIGHTS = "weights"
-    SECOND_MOMENTS = "second_moments"
+    FIRST_MOMENTS = "first_moments"
 
 
 @dataclass(frozen=True)
@@ -93,8 +94,8 @@ def exact_gradients(
     if law is None or law.rule is None or not tracks.adjacent.any():
         return found
     if law.adaptive:
-        if hyper.optimizer.kind is OptimizerKind.ADAMW and hyper.optimizer.amsgrad is False:
-            _from_second_moments(found, part, series)
+        _from_first_moments(found, part, series)
+        found.leaked[:] = np.where(found.known, leak_under_adam(tracks, hyper, groups), 0.0)
         return found
     if law.rule.q == 0.0:
         _from_weights(found, part)
@@ -173,21 +174,30 @@ def _previous(values: Array, tracks: Tracks) -> Array:
     return np.where(single, before, np.nan)
 
 
-def _from_second_moments(
+def _from_first_moments(
     found: ExactGradients, part: GroupMeasurement, series: SnapshotSeries
 ) -> None:
+    """Adam: g = (m_t - beta1 m_(t-1)) / (1 - beta1), what of it is decay taken off."""
     tracks, law = part.tracks, part.law
     assert law is not None
-    beta2 = (law.betas or (0.9, 0.999))[1]
-    updates = _updates(tracks, series)
-    moment = tracks.at["vhat_sum"] * (1.0 - beta2**updates)
-    grad2 = exact.gradient2_from_second_moments(moment[:, 1:], moment[:, :-1], beta2)
-    error = _rounding(tracks, series, Slot.SECOND_MOMENT)
-    noise = np.hypot(error[:, 1:] * moment[:, 1:], error[:, :-1] * moment[:, :-1])
+    w2, round2 = tracks.at["w2"][:, :-1], tracks.at["round2"][:, :-1]
+    grad2, beta1 = tracks.between["grad2"], law.momentum
+    error = _rounding(tracks, series, Slot.FIRST_MOMENT)
+    # |m|^2 is a fraction of the sum of vhat, which makes this an upper bound.
+    size2 = tracks.at["vhat_sum"]
+    # Once in the file, once in the trainer's own arithmetic.
+    noise2 = 2.0 * (
+        error[:, 1:] ** 2 * size2[:, 1:] + beta1**2 * error[:, :-1] ** 2 * size2[:, :-1]
+    )
+    noise2 = noise2 / (1.0 - beta1) ** 2
     with np.errstate(invalid="ignore"):
-        clear = tracks.adjacent & (np.diff(updates, axis=1) == 1)
-        clear &= (grad2 > 0.0) & (noise / (1.0 - beta2) < _BLUR * grad2)
-    _put(found, clear, GradientSource.SECOND_MOMENTS, {"squared": grad2 * tracks.at["w2"][:, :-1]})
+        clear = tracks.adjacent & (noise2 < _BLUR**2 * grad2)
+    values = {
+        "squared": grad2 * w2,
+        "radial": tracks.between["grad_w"],
+        "blur": np.sqrt((noise2 * w2 + grad2 * round2) / tracks.numel[:, None]),
+    }
+    _put(found, clear, GradientSource.FIRST_MOMENTS, values)
 
 
 def _put(
@@ -209,14 +219,4 @@ def _rounding(tracks: Tracks, series: SnapshotSeries, slot: Slot) -> Array:
         for row, name in enumerate(tracks.tensors):
             ref = slots.get(name, {}).get(slot)
             table[row, s] = np.inf if ref is None else _ROUNDING.get(ref.dtype, np.inf)
-    return table
-
-
-def _updates(tracks: Tracks, series: SnapshotSeries) -> Array:
-    """Updates that each tensor's moments have seen, [T, S]: as saved, else the step."""
-    table = np.tile(tracks.steps.astype(np.float64), (len(tracks.tensors), 1))
-    for s, snapshot in enumerate(series.snapshots):
-        if snapshot.optimizer is not None:
-            for row, name in enumerate(tracks.tensors):
-                table[row, s] = snapshot.optimizer.updates.get(name, table[row, s])
     return table

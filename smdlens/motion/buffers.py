@@ -75,7 +75,7 @@ class BufferSums:
         vhat, u2 = self._direction(adam, block, first, second, careful=False)
         if not (np.isfinite(vhat).all() and np.isfinite(u2).all()):
             vhat, u2 = self._direction(adam, block, first, second, careful=True)
-        state.direction, state.scale = first, second
+        state.direction, state.scale, state.bias = first, second, adam.bias1
         row = self.snapshot[index]
         row[:, SnapshotSum.VHAT] += vhat
         row[:, SnapshotSum.U2] += u2
@@ -96,9 +96,14 @@ class BufferSums:
         return vhat, self._dots(first, first)
 
     def _gradient(self, before: _State, now: _State, pair: int, rule: GradientRule | None) -> None:
-        if rule is None or before.momentum is None or now.momentum is None:
+        if rule is None:
             return
-        g, v_a, v_b = self._difference, before.momentum, now.momentum
+        g = self._difference
+        v_a, v_b = before.momentum, now.momentum
+        if v_a is None or v_b is None:
+            if before.direction is None or now.direction is None:
+                return
+            v_a, v_b = _first_moment(before, self._weighted), _first_moment(now, g)
         terms = rule.momentum, rule.dampening, rule.weight_decay
         kernels.gradient(before.w.flat, v_a.flat, v_b.flat, terms, g.flat)
         row = self.pair[pair]
@@ -142,15 +147,23 @@ class BufferSums:
 
 
 class _State:
-    """One snapshot's block in memory: weights, momentum v, Adam's u and sqrt(vhat) + eps."""
+    """One snapshot's block in memory: weights, momentum v, Adam's u, sqrt(vhat) + eps and bias."""
 
-    __slots__ = ("direction", "momentum", "scale", "w")
+    __slots__ = ("bias", "direction", "momentum", "scale", "w")
 
     def __init__(self, w: Slab) -> None:
         self.w = w
         self.momentum: Slab | None = None
         self.direction: Slab | None = None
         self.scale: Slab | None = None
+        self.bias = 1.0
+
+
+def _first_moment(state: _State, out: Slab) -> Slab:
+    """Adam's first moment again, from the direction it became."""
+    assert state.direction is not None and state.scale is not None
+    torch.mul(state.direction.flat, state.scale.flat, out=out.flat).mul_(state.bias)
+    return out
 
 
 def _make_finite(*slabs: Slab) -> None:

@@ -32,7 +32,10 @@ LEAK_COLUMNS = (
 
 @dataclass(frozen=True, slots=True)
 class NormValues:
-    """One snapshot of a normalisation, float64 [channels] each; None where it is not saved."""
+    """One snapshot of a normalisation, float64 [channels] each; None where it is not saved.
+
+    The buffer is the gain's momentum, or Adam's first moment of it.
+    """
 
     variance: Float | None
     gamma: Float | None
@@ -43,10 +46,11 @@ def norm_values(snapshot: Snapshot, norm: NormBehind, channels: int, pool: FileP
     """Read the normalisation behind a tensor of `channels` output channels from one snapshot."""
     slots = snapshot.optimizer.slots if snapshot.optimizer else {}
     gamma = norm.gamma or ""
+    buffers = slots.get(gamma, {})
     return NormValues(
         _vector(snapshot.tensors.get(norm.running_var or ""), channels, pool),
         _vector(snapshot.tensors.get(gamma), channels, pool),
-        _vector(slots.get(gamma, {}).get(Slot.MOMENTUM), channels, pool),
+        _vector(buffers.get(Slot.MOMENTUM, buffers.get(Slot.FIRST_MOMENT)), channels, pool),
     )
 
 

@@ -69,20 +69,35 @@ def gradient_rule(
 ) -> GradientRule | None:
     """How weights and buffers of two snapshots one update apart give the gradient.
 
-    None where they are not one update apart, the optimizer is not SGD, or its momentum or weight
-    decay is not known. Nesterov keeps the same buffer, so it changes nothing here.
+    None where they are not one update apart, the optimizer is neither SGD nor Adam, or its momentum
+    or weight decay is not known. Nesterov keeps the same buffer, so it changes nothing here.
     """
     step_from, step_to = (s.step for s in series.snapshots[pair : pair + 2])
     group = hyper.group_of(name)
     if series.axis != "steps" or step_from is None or step_to is None or step_to - step_from != 1:
         return None
-    if hyper.optimizer.kind != OptimizerKind.SGD or group is None:
+    if group is None:
         return None
-    momentum = hyper.optimizer.momentum if group.momentum is None else group.momentum
     scheduled = float(hyper.rates(group.index, step_from, step_to)[1][0])
     decay = group.weight_decay if math.isnan(scheduled) else scheduled
-    decoupled = hyper.optimizer.decoupled
-    dampening = hyper.optimizer.dampening or 0.0
-    if momentum is None or decay is None or decoupled is None or dampening >= 1:
+    kind, decoupled = hyper.optimizer.kind, hyper.optimizer.decoupled
+    if kind in (OptimizerKind.ADAM, OptimizerKind.ADAMW):
+        betas = group.betas or hyper.optimizer.betas
+        seen = [
+            s.optimizer.updates.get(name) if s.optimizer else None
+            for s in series.snapshots[pair : pair + 2]
+        ]
+        if None not in seen and seen[1] != (seen[0] or 0) + 1:
+            return None
+        momentum = dampening = None if betas is None else betas[0]
+        decoupled = kind is OptimizerKind.ADAMW
+    elif kind is OptimizerKind.SGD:
+        momentum = hyper.optimizer.momentum if group.momentum is None else group.momentum
+        dampening = hyper.optimizer.dampening or 0.0
+    else:
         return None
-    return GradientRule(momentum, dampening, 0.0 if decoupled else decay)
+    if momentum is None or dampening is None or dampening >= 1:
+        return None
+    if decoupled is None or (decay is None and not decoupled):
+        return None
+    return GradientRule(momentum, dampening, 0.0 if decoupled or decay is None else decay)

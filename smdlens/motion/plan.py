@@ -70,7 +70,7 @@ class SnapshotSources:
 
 @dataclass(frozen=True, slots=True)
 class GradientRule:
-    """g = (v_b - momentum * v_a) / (1 - dampening) - weight_decay * w_a for one update a -> b."""
+    """g = (v_b - momentum v_a) / (1 - dampening) - weight_decay w_a; Adam: v its first moment."""
 
     momentum: float
     dampening: float

@@ -41,8 +41,8 @@ PAIR_SCHEMA: dict[str, pl.DataType] = {
     "step_to": pl.Int64(),
     "dot": pl.Float64(),  # <a, b>
     "chord2": pl.Float64(),  # |b - c a|^2
-    "grad2": pl.Float64(),  # |g|^2      consecutive steps with buffers: g = v_b - a v_a - lam a ...
-    "grad_w": pl.Float64(),  # <g, w_a>
+    "grad2": pl.Float64(),  # |g|^2      consecutive steps with buffers or Adam's first moments:
+    "grad_w": pl.Float64(),  # <g, w_a>   g = v_b - a v_a - lam a ...
     "grad_v": pl.Float64(),  # <g, v_a>
     "s_w2_from": pl.Float64(),  # sum S w^2 at a
     "s_w2_to": pl.Float64(),  # sum S w^2 at b

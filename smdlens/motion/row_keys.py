@@ -122,7 +122,8 @@ def _norm(
 ) -> object:
     slots = snapshot.optimizer.slots if snapshot.optimizer else {}
     variance, gamma = (snapshot.tensors.get(name or "") for name in names)
-    buffer = slots.get(names[1] or "", {}).get(Slot.MOMENTUM)
+    buffers = slots.get(names[1] or "", {})
+    buffer = buffers.get(Slot.MOMENTUM, buffers.get(Slot.FIRST_MOMENT))
     return tuple(ref and _ref(ref, fingerprint) for ref in (variance, gamma, buffer))
 
 

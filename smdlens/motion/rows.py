@@ -90,7 +90,7 @@ def pair_rows(
     values = sums.pair[:, 0].T
     known = np.array(
         [
-            rule is not None and a.momentum is not None and b.momentum is not None
+            rule is not None and ((a.momentum and b.momentum) or (a.adam and b.adam)) is not None
             for rule, a, b in zip(
                 plan.gradients, plan.snapshots[:-1], plan.snapshots[1:], strict=True
             )

@@ -14,7 +14,7 @@ from smdlens.vocabulary import Outcome
 _SOURCES = {
     "buffers": "momentum buffers",
     "weights": "weights",
-    "second_moments": "second moments",
+    "first_moments": "first moments",
 }
 
 

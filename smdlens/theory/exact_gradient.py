@@ -127,21 +127,6 @@ def adjusted_gradient2(
     return np.asarray((grad2 + 2.0 * a * grad_v / gain) * w2)[()]
 
 
-def gradient2_from_second_moments(after: Real, before: Real, beta2: Real) -> Array:
-    """|g|^2 of one Adam update: (sum v_t - beta2 sum v_(t-1)) / (1 - beta2).
-
-    Solves the second moment's recursion [Loshchilov2019, Alg 2] for its newest term; under Adam
-    with L2 decay it holds the decay too.
-
-    Args:
-        after: Sum of exp_avg_sq after the update (not unbiased).
-        before: The same before it.
-        beta2: Decay rate of the second moment.
-    """
-    after, before, beta2 = as_floats(after, before, beta2)
-    return np.asarray((after - beta2 * before) / (1.0 - beta2))[()]
-
-
 def cosine(product: Real, grad2: Real, w2: Real) -> Array:
     """cos(g, w) = <g, w> / (|g| |w|), zero for scale-invariant weights [Wan2021, Eq 3]."""
     product, grad2, w2 = as_floats(product, grad2, w2)

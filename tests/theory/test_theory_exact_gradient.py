@@ -67,16 +67,6 @@ def test_nothing_cancels_in_the_step(angle, growth):
         assert got.after == pytest.approx(float(after), rel=1e-9, abs=radial)
 
 
-def test_adam_second_moments_hold_the_last_gradient():
-    rng = np.random.default_rng(4)
-    v = rng.uniform(0.5, 1.5, 100)
-    g = rng.standard_normal(100)
-    after = 0.999 * v + 0.001 * g**2
-    assert exact.gradient2_from_second_moments(after.sum(), v.sum(), 0.999) == pytest.approx(
-        g @ g, rel=1e-10
-    )
-
-
 def test_cosine():
     w, g = np.array([3.0, 4.0]), np.array([4.0, -3.0])
     assert exact.cosine(w @ g, g @ g, w @ w) == 0.0
