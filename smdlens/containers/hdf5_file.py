@@ -221,7 +221,8 @@ class _Reader:
             raise self._unsupported(f"{unknown[0]} at {path[:200]!r}")
         dtype = datatype.name
         if dtype == "opaque16":
-            dtype = "bfloat16" if attributes.get("dtype") == "bfloat16" else ""
+            # Keras' .weights.h5 says so; its .h5 says nothing, but keeps no other such type.
+            dtype = "bfloat16" if attributes.get("dtype", "bfloat16") == "bfloat16" else ""
         if "string" in dtype:
             dtype = TEXT
         if shape is None or dtype in ("", TEXT):

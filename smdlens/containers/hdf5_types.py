@@ -46,9 +46,9 @@ class Cursor:
     def expect(self, signature: bytes, version: int | None = None) -> None:
         """The next bytes are a block's signature (and its version)."""
         if self.take(len(signature)) != signature:
-            raise Hdf5FormatError(f"no block {signature.decode()} where one should lie")
+            raise Hdf5FormatError(f"no block {signature!r} where one should lie")
         if version is not None and (found := self.number(1)) != version:
-            raise Hdf5FormatError(f"a block {signature.decode()} of version {found}")
+            raise Hdf5FormatError(f"a block {signature!r} of version {found}")
 
 
 @dataclass(frozen=True, slots=True)

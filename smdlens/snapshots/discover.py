@@ -11,6 +11,7 @@ from pathlib import Path
 from smdlens.errors import InputError, NothingToAnalyseError, SnapshotError
 from smdlens.snapshots.candidate import Candidate, is_folder
 from smdlens.snapshots.hf_folder import has_trainer_state, is_unfinished
+from smdlens.snapshots.keras_shards import index_of_shard
 from smdlens.snapshots.readers import look, reader_for
 from smdlens.snapshots.records import Skipped
 from smdlens.snapshots.sharded_markers import missing_marker
@@ -175,8 +176,10 @@ def _search(found: Discovery, folder: Path, depth: int, seen: set[str]) -> None:
         elif depth > 0:
             _search(found, entry, depth - 1, seen)
     if not whole:
+        names = {entry.name for entry in entries}
         for entry in entries:
-            if entry not in folders:
+            # Shards of Keras' weights are read by way of their index.
+            if entry not in folders and index_of_shard(entry.name) not in names:
                 _file(found, entry, insist=False)
 
 

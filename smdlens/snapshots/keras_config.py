@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 import re
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -57,6 +58,38 @@ def _layers(model: Any, path: tuple[str, ...], trainable: bool, depth: int) -> I
             yield from _layers(entry, own, trained, depth + 1)
         else:
             yield KerasLayer(own, str(entry.get("class_name", "")), settings, trained)
+
+
+def layer_groups(model: Any) -> dict[tuple[str, ...], KerasLayer]:
+    """Layers by the groups of a file that are named by class: ("layers", "dense_1") and so on.
+
+    Keras numbers the layers of one class within each model, from the second on.
+    """
+    return dict(_groups(model, (), (), 0))
+
+
+def _groups(
+    model: Any, keys: tuple[str, ...], path: tuple[str, ...], depth: int
+) -> Iterator[tuple[tuple[str, ...], KerasLayer]]:
+    config = model.get("config") if isinstance(model, Mapping) else None
+    entries = config.get("layers") if isinstance(config, Mapping) else None
+    if not isinstance(entries, list) or depth > _DEEPEST:
+        return
+    inside = {layer.path: layer for layer in _layers(model, path, True, depth)}
+    seen: Counter[str] = Counter()
+    for entry in entries:
+        settings = entry.get("config") if isinstance(entry, Mapping) else None
+        if not isinstance(settings, Mapping):
+            continue
+        kind = snake_case(str(entry.get("class_name", "")))
+        number, seen[kind] = seen[kind], seen[kind] + 1
+        key = (*keys, "layers", f"{kind}_{number}" if number else kind)
+        name = settings.get("name", entry.get("name"))
+        own = (*path, name if isinstance(name, str) else "")
+        if isinstance(settings.get("layers"), list):
+            yield from _groups(entry, key, own, depth + 1)
+        elif own in inside:
+            yield key, inside[own]
 
 
 def snake_case(kind: str) -> str:

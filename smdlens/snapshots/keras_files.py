@@ -5,6 +5,9 @@ Only data is read: no layer is built from the description of the model, nothing 
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from contextlib import ExitStack
+from pathlib import Path
 from typing import Any
 
 from smdlens.containers.files import RegularFile, reading
@@ -17,7 +20,13 @@ from smdlens.errors import SnapshotUnsupportedError
 from smdlens.snapshots.candidate import Candidate, RawCheckpoint
 from smdlens.snapshots.chunks import PieceBudget
 from smdlens.snapshots.hdf5_tensors import hdf5_tensor
-from smdlens.snapshots.keras_config import epsilon_of, layers_of, optimizer_of_config
+from smdlens.snapshots.keras_config import (
+    epsilon_of,
+    layer_groups,
+    layers_of,
+    optimizer_of_config,
+)
+from smdlens.snapshots.keras_shards import Owners, is_shard_index, read_shards
 from smdlens.snapshots.keras_tree import keras_root
 from smdlens.snapshots.keras_variables import (
     legacy_slots,
@@ -39,11 +48,13 @@ class KerasH5Reader:
     name = "keras-h5"
 
     def recognises(self, candidate: Candidate) -> bool:
-        """The signature of HDF5."""
-        return candidate.head.startswith(MAGIC)
+        """The signature of HDF5, or an index of shards."""
+        return candidate.head.startswith(MAGIC) or is_shard_index(candidate.head)
 
     def read(self, candidate: Candidate, limits: Limits) -> RawCheckpoint:
         """Read groups and attributes; datasets stay where they are."""
+        if is_shard_index(candidate.head):
+            return self._shards(candidate, limits)
         with reading(candidate.path) as file:
             group = read_hdf5(file, limits)
             texts = [group.attributes.get(n) for n in ("model_config", "training_config")]
@@ -53,10 +64,18 @@ class KerasH5Reader:
                 else None
                 for text in texts
             )
-            root = _root(group, file, model, compiled, limits)
+            root = _root(group, [file], {}, model, compiled, limits)
         network = texts[0] if isinstance(texts[0], str) and layers_of(model) else None
         stamps = {file.path: file.stamp}
         return RawCheckpoint(self.name, root, (candidate.path,), stamps, network=network)
+
+    def _shards(self, candidate: Candidate, limits: Limits) -> RawCheckpoint:
+        with ExitStack() as stack:
+            group, owners = read_shards(candidate.path, limits, stack)
+            files = list({id(file): file for file in owners.values()}.values())
+            root = _root(group, files, owners, None, None, limits)
+        stamps = {file.path: file.stamp for file in files}
+        return RawCheckpoint(self.name, root, (candidate.path, *map(Path, stamps)), stamps)
 
 
 class KerasArchiveReader:
@@ -97,18 +116,24 @@ class KerasArchiveReader:
             inner = FileWindow(file, held.offset, held.nbytes)
             group = read_hdf5(inner, limits)
             compiled = config.get("compile_config") if isinstance(config, dict) else None
-            root = _root(group, inner, config, compiled, limits)
+            root = _root(group, [inner], {}, config, compiled, limits)
         stamps = {file.path: file.stamp}
         return RawCheckpoint(self.name, root, (candidate.path,), stamps, network=network)
 
 
 def _root(
-    group: Hdf5Group, file: RegularFile, model: Any, compiled: Any, limits: Limits
+    group: Hdf5Group,
+    files: Sequence[RegularFile],
+    owners: Owners,
+    model: Any,
+    compiled: Any,
+    limits: Limits,
 ) -> dict[str, Any]:
-    budget = PieceBudget(file.path, limits)
+    """What the files hold; `owners` tells several files apart."""
+    budget = PieceBudget(files[0].path, limits)
 
     def locate(name: str, dataset: Hdf5Dataset) -> TensorRef:
-        return hdf5_tensor(name, dataset, file, budget)
+        return hdf5_tensor(name, dataset, owners.get(id(dataset), files[0]), budget)
 
     layers = layers_of(model)
     optimizer = optimizer_of_config(compiled)
@@ -116,7 +141,7 @@ def _root(
     weights, place = group.members.get("model_weights"), "model_weights/"
     if not isinstance(weights, Hdf5Group):
         weights, place = group, ""
-    with ScalarReader({file.path: file.stamp}) as scalars:
+    with ScalarReader({file.path: file.stamp for file in files}) as scalars:
 
         def number(ref: TensorRef) -> float | None:
             return scalars.number(ref)
@@ -131,11 +156,11 @@ def _root(
             )
             root = keras_root(variables, named, optimizer, number)
             return root if epsilon is None else {**root, EPSILON_KEY: epsilon}
-        variables = numbered_variables(group, layers, locate)
+        variables = numbered_variables(group, layers, layer_groups(model), locate)
         if not variables:
             raise SnapshotUnsupportedError(
                 "an HDF5 file that holds no weights as Keras saves them",
-                subject=file.path,
+                subject=files[0].path,
                 expected="groups named by 'layer_names', or 'vars' in each layer",
                 found=", ".join(sorted(group.members)[:10]) or "an empty file",
                 remedy="Save with model.save(...) or model.save_weights(...).",

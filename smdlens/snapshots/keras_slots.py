@@ -14,6 +14,7 @@ from smdlens.snapshots.steps import natural_key
 _COUNTERS = frozenset({"iteration", "iterations", "iter"})
 _RATES = frozenset({"learning_rate", "_learning_rate", "lr"})
 _NAMES = ("momentum", "velocity", "velocity_hat", "m", "v", "vhat")
+_UNNAMED = re.compile(r"(?:Variable|m|v|vhat)(?:_\d{1,6})?")
 _WRAPPER = "loss_scale_optimizer/"
 _MOST_TRIES = 20_000
 
@@ -46,34 +47,92 @@ class Found:
     note: str = ""
 
 
-def by_name(named: Sequence[tuple[str, TensorRef]], variables: Sequence[KerasVariable]) -> Found:
-    """From names: `SGD/m/conv1/kernel`, `Adam/conv1/kernel/m`, `sgd/conv1_kernel_momentum`."""
-    known: dict[str, tuple[int, str]] = {}
-    for index, variable in enumerate(variables):
-        for saved in {variable.saved, "/".join(variable.path)}:
-            for slot in _NAMES:
-                known[f"{slot}/{saved}"] = known[f"{saved}/{slot}"] = index, slot
-                known[f"{saved.replace('/', '_')}_{slot}"] = index, slot
+def by_name(
+    named: Sequence[tuple[str, TensorRef]],
+    variables: Sequence[KerasVariable],
+    optimizer: KerasOptimizer | None = None,
+) -> Found:
+    """From names: `SGD/m/conv1/kernel`, `Adam/conv1/kernel/m`, `sgd/conv1_kernel_momentum`.
+
+    The scopes in front may be missing or several. Where none of the buffers has a name of its own
+    (`training/SGD/Variable_1`, as Keras before 2.3 saves them) their order and shapes decide.
+    """
+    known = _known_names(variables)
     kind, iteration, rate = "", None, None
     slots = []
+    unnamed: list[TensorRef] = []
     for name, ref in named:
         if name.startswith(_WRAPPER):
             # Mixed precision: the outer optimizer's own counter and rate stay 0.
             if ref.shape == ():
                 continue
             name = name.removeprefix(_WRAPPER)
-        prefix, slash, rest = name.partition("/")
-        last = rest if slash else prefix
-        if slash and last != "":
-            kind = kind or prefix.lower()
-        if last in _COUNTERS:
+        parts = name.split("/")
+        places = {p for n in range(len(parts)) if (p := known.get("/".join(parts[n:])))}
+        if parts[-1] in _COUNTERS:
             iteration = ref
-        elif last in _RATES:
+        elif parts[-1] in _RATES:
             rate = ref
-        elif last in known:
-            index, slot = known[last]
+        elif len(places) == 1:
+            index, slot = places.pop()
             slots.append(Slot(index, slot, ref))
-    return Found(re.sub(r"_\d+$", "", kind), iteration, rate, tuple(slots))
+        elif _UNNAMED.fullmatch(parts[-1]):
+            unnamed.append(ref)
+        scopes = [p for p in parts[:-1] if p.lower() not in ("training", *_NAMES)]
+        kind = kind or (optimizer_kind(scopes[0]) if scopes and iteration is ref else "")
+    kind = optimizer.kind if optimizer is not None else kind
+    if not slots and unnamed:
+        return _unnamed_slots(kind, iteration, rate, unnamed, variables)
+    return Found(kind, iteration, rate, tuple(slots))
+
+
+def optimizer_kind(name: str) -> str:
+    """The class of an optimizer from the name of its scope: `Adam`, `adam_w_1`."""
+    return re.sub(r"_\d+$", "", name.lower()).replace("_", "")
+
+
+def _known_names(variables: Sequence[KerasVariable]) -> dict[str, tuple[int, str] | None]:
+    """Weight and slot by the names a buffer may have; None where two weights share one."""
+    known: dict[str, tuple[int, str] | None] = {}
+    for index, variable in enumerate(variables):
+        for saved in {variable.saved, "/".join(variable.path)}:
+            for slot in _NAMES:
+                flat = f"{saved.replace('/', '_')}_{slot}"
+                for name in {f"{slot}/{saved}", f"{saved}/{slot}", flat}:
+                    same = known.get(name, (index, slot)) == (index, slot)
+                    known[name] = (index, slot) if same else None
+    return known
+
+
+def _unnamed_slots(
+    kind: str,
+    iteration: TensorRef | None,
+    rate: TensorRef | None,
+    refs: Sequence[TensorRef],
+    variables: Sequence[KerasVariable],
+) -> Found:
+    """All first moments, then all second ones: by layers, or as Keras 1 did by sorted names."""
+    trained = [index for index, variable in enumerate(variables) if variable.trained]
+    names = _slot_names(kind, len(refs) // len(trained) if trained else 0)
+    orders = [trained, sorted(trained, key=lambda index: variables[index].saved + ":0")]
+    fitting = [
+        order
+        for order in orders
+        if len(refs) == len(names) * len(order) and all(
+            refs[block * len(order) + place].shape == variables[index].tensor.shape
+            for block in range(min(len(names), 2))
+            for place, index in enumerate(order)
+        )
+    ]  # fmt: skip
+    if not names or not fitting or fitting[0] != fitting[-1]:
+        note = f"{len(refs)} buffers without names, whose order and shapes do not decide"
+        return Found(kind, iteration, rate, (), f"unmapped: {note}")
+    slots = [
+        Slot(index, name, refs[block * len(trained) + place])
+        for block, name in enumerate(names)
+        for place, index in enumerate(fitting[0])
+    ]
+    return Found(kind, iteration, rate, tuple(slots))
 
 
 def by_position(
@@ -88,7 +147,7 @@ def by_position(
     the order within layers of one class is known; buffers are then matched by shape where that
     decides.
     """
-    kind = optimizer.kind if optimizer is not None else re.sub(r"_\d+$", "", name.lower())
+    kind = optimizer.kind if optimizer is not None else optimizer_kind(name)
     rest = list(refs)
     iteration = rest.pop(0) if rest and _is_scalar(rest[0], "int") else None
     rate = rest.pop(0) if iteration is not None and rest and _is_scalar(rest[0], "float") else None
@@ -106,7 +165,7 @@ def by_position(
     # Buffers of one weight follow each other; AMSGrad's third comes after all of those.
     paired = min(each, 2)
     wanted = [rest[paired * i].shape for i in range(len(trained))]
-    order = _order(variables, trained, wanted, described=optimizer is not None)
+    order = _order(variables, trained, wanted)
     if order is None:
         note = "the order of layers is not saved, and shapes do not decide"
         return Found(kind, iteration, rate, (), f"unmapped: {note}")
@@ -138,22 +197,20 @@ def _order(
     variables: Sequence[KerasVariable],
     trained: Sequence[int],
     shapes: Sequence[tuple[int, ...]],
-    *,
-    described: bool,
 ) -> list[int] | None:
     """Indices of the weights in the order of `shapes`; None where it is not decided."""
-    if described:
+    if all(variables[index].placed for index in trained):
         good = all(variables[i].tensor.shape == s for i, s in zip(trained, shapes, strict=True))
-        if good:
-            return list(trained)
+        return list(trained) if good else None
     layers: dict[tuple[str, ...], list[int]] = {}
     for index in trained:
-        layers.setdefault(variables[index].path[:-1], []).append(index)
+        layers.setdefault(variables[index].unit, []).append(index)
     queues: dict[str, list[list[int]]] = {}
     for members in layers.values():
         queues.setdefault(variables[members[0]].sequence, []).append(members)
     lines = [
-        sorted(queue, key=lambda m: natural_key(variables[m[0]].saved)) for queue in queues.values()
+        sorted(queue, key=lambda m: natural_key("/".join(variables[m[0]].unit)))
+        for queue in queues.values()
     ]
     found = []
     for order in _interleavings(variables, lines, shapes):

@@ -46,7 +46,7 @@ def keras_root(
     if isinstance(slots, tuple):
         found = by_position(slots[0], slots[1], variables, optimizer)
     else:
-        found = by_name(slots, variables)
+        found = by_name(slots, variables, optimizer)
     names = torch_names(v.path for v in variables)
     root: dict[str, Any] = {}
     notes = [NOTE]

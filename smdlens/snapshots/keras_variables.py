@@ -21,6 +21,10 @@ Locate = Callable[[str, Hdf5Dataset], TensorRef]
 _SUFFIX = re.compile(r"_\d+$")
 _STATISTICS = frozenset({"moving_mean", "moving_variance", "mean", "variance", "count", "state"})
 _NUMBER = re.compile(r"\d{1,9}")
+_OWN = "top_level_model_weights"
+# Layers inside a layer of Keras, by their groups, in the order Keras builds them in.
+_INNER = {"query_dense": 0, "key_dense": 1, "value_dense": 2, "output_dense": 3,
+          "forward_layer": 0, "backward_layer": 1, "cell": 0, "layer": 0}  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,6 +38,8 @@ class KerasVariable:
         trained: Whether it is a parameter rather than a statistic, and not frozen.
         sequence: Layers of one sequence come in the model's order.
         layer: Its layer's description, where the file has one.
+        unit: The layer of the model it lies in: its variables follow each other, in order.
+        placed: Whether the description gives the unit's place in the model.
     """
 
     path: tuple[str, ...]
@@ -42,6 +48,8 @@ class KerasVariable:
     trained: bool
     sequence: str
     layer: KerasLayer | None = None
+    unit: tuple[str, ...] = ()
+    placed: bool = False
 
 
 def legacy_variables(
@@ -50,7 +58,8 @@ def legacy_variables(
     """Variables of the layout with `layer_names`, in the model's order."""
     described = {layer.path[-1]: layer for layer in reversed(layers)}
     found = []
-    for name in text_list(weights.attributes, "layer_names") or []:
+    # Weights that a model written as a class holds itself stand apart, first in its own order.
+    for name in [_OWN, *(text_list(weights.attributes, "layer_names") or [])]:
         group = weights.members.get(name)
         if not isinstance(group, Hdf5Group):
             continue
@@ -60,7 +69,8 @@ def legacy_variables(
                 continue
             parts = saved.removesuffix(":0").split("/")
             path = (name, *parts[parts.index(name) + 1 :]) if name in parts[:-1] else (name, *parts)
-            layer = described.get(path[-2]) or described.get(name)
+            path = tuple(parts) if name == _OWN else path
+            layer = described.get(path[-2] if len(path) > 1 else "") or described.get(name)
             kind = snake_case(layer.kind) if layer is not None else ""
             own = path[-1]
             if kind.startswith("depthwise_conv") and own == "kernel":
@@ -83,20 +93,34 @@ def legacy_slots(group: Hdf5Group, place: str, locate: Locate) -> list[tuple[str
 
 
 def numbered_variables(
-    root: Hdf5Group, layers: Sequence[KerasLayer], locate: Locate
+    root: Hdf5Group,
+    layers: Sequence[KerasLayer],
+    groups: Mapping[tuple[str, ...], KerasLayer],
+    locate: Locate,
 ) -> list[KerasVariable]:
-    """Variables of the layout with `vars`; in the model's order where `layers` gives it."""
+    """Variables of the layout with `vars`; in the model's order where `layers` gives it.
+
+    Args:
+        root: The file.
+        layers: Layers of the described model, in order.
+        groups: The same by the groups that are named by class.
+        locate: Place of a dataset.
+    """
     by_path = {layer.path: layer for layer in layers}
-    kinds = _by_kind(layers)
     found = []
     for keys, names, group in _with_vars(root, (), ()):
         if keys[:1] and keys[0] in ("optimizer", "metrics", "_metrics", "loss_tracker"):
             continue
+        unit = keys
+        while unit and unit[-1].lstrip("_") in _INNER:
+            unit = unit[:-1]
+        inside = len(keys) - len(unit)
+        model_path = names[: len(names) - inside] if inside else names
+        placed = by_path.get(model_path) or groups.get(unit)
+        if placed is not None and placed.path != model_path:
+            names = (*placed.path, *names[len(names) - inside :]) if inside else placed.path
         around = (by_path.get(names[:n]) for n in range(len(names), 0, -1))
-        layer = next((each for each in around if each is not None), None)
-        layer = layer or kinds.get(keys[-1] if keys else "")
-        if layer is not None and layer.path != names and len(keys) == 2:
-            names = layer.path
+        layer = placed or next((each for each in around if each is not None), None)
         datasets = [
             (number, dataset)
             for number, dataset in sorted(group.members.items(), key=lambda kv: natural_key(kv[0]))
@@ -104,17 +128,15 @@ def numbered_variables(
         ]
         hint = _kind_of(keys, names, [dataset.shape for _, dataset in datasets])
         own = variable_names(hint, len(datasets), layer)
+        sequence = "/".join((*unit[:-1], _SUFFIX.sub("", unit[-1] if unit else "")))
         for (number, dataset), variable in zip(datasets, own, strict=True):
             where = "/".join((*keys, "vars", number))
             trained = variable not in _STATISTICS and not dataset.dtype.startswith(("int", "uint"))
+            trained = trained and (layer is None or layer.trainable)
+            path, tensor = (*names, variable), locate(where, dataset)
             found.append(
                 KerasVariable(
-                    (*names, variable),
-                    where,
-                    locate(where, dataset),
-                    trained and (layer is None or layer.trainable),
-                    "/".join((*keys[:-1], _SUFFIX.sub("", keys[-1] if keys else ""))),
-                    layer,
+                    path, where, tensor, trained, sequence, layer, unit, placed is not None
                 )
             )
     if layers:
@@ -212,18 +234,9 @@ def _with_vars(
         if keys:
             names = (*names, name if isinstance(name, str) and name else keys[-1])
         yield keys, names, held
-    for key, child in sorted(group.members.items(), key=lambda kv: natural_key(kv[0])):
+    inner = sorted(
+        group.members.items(), key=lambda m: (_INNER.get(m[0].lstrip("_"), 0), natural_key(m[0]))
+    )
+    for key, child in inner:
         if key != "vars" and isinstance(child, Hdf5Group):
             yield from _with_vars(child, (*keys, key), names)
-
-
-def _by_kind(layers: Sequence[KerasLayer]) -> Mapping[str, KerasLayer]:
-    """Group name -> layer, as Keras numbers the layers of one class; top-level layers only."""
-    found: dict[str, KerasLayer] = {}
-    seen: dict[str, int] = {}
-    for layer in layers:
-        if len(layer.path) == 1:
-            kind = snake_case(layer.kind)
-            number = seen[kind] = seen.get(kind, -1) + 1
-            found[f"{kind}_{number}" if number else kind] = layer
-    return found

@@ -1,0 +1,179 @@
+"""Layouts that frameworks write beside their plain ones, held against their own reading.
+
+What lies in tests/golden was made by the scripts beside it, with every value drawn at random.
+"""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+import pytest
+from framework_truth import assert_held, expected
+
+import smdlens
+from smdlens.errors import SnapshotCorruptError, SnapshotError, SnapshotUnsupportedError
+from smdlens.snapshots.discover import discover
+from smdlens.snapshots.keras_slots import by_name
+from smdlens.snapshots.keras_variables import KerasVariable
+from smdlens.snapshots.records import Extent, TensorRef
+from smdlens.snapshots.tensorflow_slices import slice_key
+
+GOLDEN = Path(__file__).parents[1] / "golden"
+KERAS, TENSORFLOW = GOLDEN / "keras_layouts", GOLDEN / "tensorflow_layouts"
+ADAMW = {"lr": 0.125}
+
+
+def held(file: Path, truth: str) -> smdlens.Checkpoint:
+    checkpoint = smdlens.open_checkpoint(file)
+    assert_held(checkpoint, expected(file.parent / f"{truth}.expected.npz"))
+    return checkpoint
+
+
+@pytest.mark.parametrize(
+    ("file", "truth", "settings"),
+    [
+        ("nested.keras", "nested.keras", ADAMW | {"weight_decay": 0.0625}),
+        ("legacy_nested.keras", "legacy_nested.keras", {"lr": 0.25, "momentum": 0.5}),
+        ("written_ckpt.index", "written_ckpt", ADAMW),
+        ("written.h5", "written.h5", {"lr": 0.25, "momentum": 0.5}),
+        ("bfloat16.h5", "bfloat16.h5", ADAMW),
+        ("shards.weights.json", "shards.weights.json", ADAMW),
+        ("plain.weights.h5", "plain.weights.h5", ADAMW),
+        ("legacy_plain_ckpt.index", "legacy_plain_ckpt", ADAMW),
+    ],
+)
+def test_layouts_of_keras(file, truth, settings):
+    checkpoint = held(KERAS / file, truth)
+    assert checkpoint.step == 7
+    (group,) = checkpoint.param_groups
+    assert {key: group[key] for key in settings} == settings
+
+
+def test_a_model_exported_by_keras_has_every_variable_once():
+    # Its program would hold every variable twice, under its number in a set as well.
+    assert "sequential.dense_1.weight" in held(KERAS / "exported", "exported").tensors
+
+
+def test_layers_of_a_class_are_named_by_their_place():
+    names = smdlens.open_checkpoint(KERAS / "written_ckpt.index").tensors
+    assert {"model.one.norm.weight", "model.two.second.bias"} <= names.keys()
+
+
+@pytest.mark.parametrize("name", ["momentum", "rmsprop"])
+def test_partitions_and_names_of_tensorflow_1(name):
+    checkpoint = held(TENSORFLOW / name / "model.ckpt-4321.index", "model.ckpt-4321")
+    assert checkpoint.step == 4321
+    assert checkpoint.tensors["columns.weight"][0] == (70, 3)
+    assert checkpoint.tensors["conv.weight"][0] == (5, 4, 3, 2)
+    assert checkpoint.tensors["dw.depthwise_weights"][0] == (5, 2, 3, 3)
+
+
+@pytest.mark.parametrize(
+    ("number", "code"),
+    # tensorflow/core/lib/strings/ordered_code_test.cc has these (SignedNumIncreasing).
+    [(0, b"\x80"), (63, b"\xbf"), (64, b"\xc0\x40"), (-1, b"\x7f"), (-64, b"\x40"),
+     (-65, b"\x3f\xbf"), (8191, b"\xdf\xff"), (8192, b"\xe0\x20\x00")],
+)  # fmt: skip
+def test_numbers_in_the_key_of_a_slice(number, code):
+    assert slice_key("a", [(number, 0)]) == b"\0a\0\1\1\1" + code + b"\x80"
+
+
+def test_zeros_and_ones_in_the_name_of_a_slice():
+    assert slice_key("a\0b", []) == b"\0a\0\xffb\0\1\0"
+
+
+def test_a_folder_of_sharded_weights(tmp_path):
+    for step in (10, 20):
+        index = (KERAS / "shards.weights.json").read_text()
+        (tmp_path / f"ckpt_{step}.weights.json").write_text(index.replace("shards", f"ckpt_{step}"))
+        for shard in KERAS.glob("shards_*.h5"):
+            shutil.copy(shard, tmp_path / shard.name.replace("shards", f"ckpt_{step}"))
+    found = discover([tmp_path])
+    assert [ref.label for ref in found.refs] == ["ckpt_10.weights.json", "ckpt_20.weights.json"]
+    assert not found.skipped
+
+
+def test_a_shard_that_is_missing_or_cut(tmp_path):
+    for file in KERAS.glob("shards*"):
+        shutil.copy(file, tmp_path / file.name)
+    shard = tmp_path / "shards_00002.weights.h5"
+    data = shard.read_bytes()
+    for length in range(0, len(data), 97):
+        shard.write_bytes(data[:length])
+        with pytest.raises(SnapshotError):
+            smdlens.open_checkpoint(tmp_path / "shards.weights.json")
+    shard.unlink()
+    with pytest.raises(SnapshotError, match="shards_00002"):
+        smdlens.open_checkpoint(tmp_path / "shards.weights.json")
+
+
+@pytest.mark.parametrize(
+    "index",
+    ['{"weight_map": {"/a": []}}', '{"weight_map": {"/a": 3}}', '{"weight_map": {"/a": [[]]}}'],
+)
+def test_an_impossible_table_of_shards(tmp_path, index):
+    (tmp_path / "x.weights.json").write_text(index)
+    with pytest.raises(SnapshotCorruptError, match="shards"):
+        smdlens.open_checkpoint(tmp_path / "x.weights.json")
+
+
+def test_a_shard_outside_its_folder(tmp_path):
+    inside = tmp_path / "run"
+    inside.mkdir()
+    shutil.copy(KERAS / "shards_00000.weights.h5", tmp_path / "x.h5")
+    (inside / "x.weights.json").write_text('{"weight_map": {"/a": "../x.h5"}}')
+    with pytest.raises(SnapshotError, match="outside"):
+        smdlens.open_checkpoint(inside / "x.weights.json")
+
+
+def _variable(name: str, *shape: int) -> KerasVariable:
+    ref = TensorRef(name, shape, "float32", (Extent("file", 0, 4),))
+    return KerasVariable(tuple(name.split("/")), name, ref, True, "")
+
+
+def _buffers(scope: str, *shapes: tuple[int, ...]) -> list[tuple[str, TensorRef]]:
+    names = ["Variable", *(f"Variable_{n}" for n in range(1, len(shapes)))]
+    refs = [TensorRef(n, s, "float32", ()) for n, s in zip(names, shapes, strict=True)]
+    counter = TensorRef("", (), "int64", ())
+    return [(f"{scope}/iterations", counter), *((f"training/{scope}/{r.name}", r) for r in refs)]
+
+
+def test_buffers_without_names_by_order_and_shape():
+    variables = [_variable("b/kernel", 3, 4), _variable("a/kernel", 4, 5)]
+    found = by_name(_buffers("Adam", (3, 4), (4, 5), (3, 4), (4, 5)), variables)
+    assert found.kind == "adam"
+    slots = [(s.variable, s.name, s.tensor.name) for s in found.slots]
+    assert slots == [
+        (0, "momentum", "Variable"), (1, "momentum", "Variable_1"),
+        (0, "velocity", "Variable_2"), (1, "velocity", "Variable_3"),
+    ]  # fmt: skip
+
+
+def test_buffers_of_keras_1_follow_sorted_names():
+    variables = [_variable("b/kernel", 3, 4), _variable("a/kernel", 4, 5)]
+    found = by_name(_buffers("SGD", (4, 5), (3, 4)), variables)
+    assert [(s.variable, s.tensor.name) for s in found.slots] == [
+        (1, "Variable"),
+        (0, "Variable_1"),
+    ]
+
+
+@pytest.mark.parametrize("shapes", [[(4, 4), (4, 4)], [(4, 4)], [(4, 4), (4, 5)]])
+def test_buffers_without_names_that_nothing_decides(shapes):
+    # Two weights of one shape whose names sort otherwise than their layers stand.
+    variables = [_variable("b/kernel", 4, 4), _variable("a/kernel", 4, 4)]
+    found = by_name(_buffers("SGD", *shapes), variables)
+    assert not found.slots
+    assert found.note.startswith("unmapped")
+
+
+def test_two_weights_of_one_flat_name_take_no_buffer():
+    variables = [_variable("a_b/c", 2, 2), _variable("a/b_c", 2, 2)]
+    buffer = TensorRef("", (2, 2), "float32", ())
+    assert not by_name([("sgd/a_b_c_momentum", buffer)], variables).slots
+
+
+def test_the_first_format_of_tensorflow_is_refused():
+    with pytest.raises(SnapshotUnsupportedError, match=r"SaverDef\.V1"):
+        smdlens.open_checkpoint(TENSORFLOW / "first_format")
