@@ -221,10 +221,9 @@ class _Reader:
             raise self._unsupported(f"{unknown[0]} at {path[:200]!r}")
         dtype = datatype.name
         if dtype == "opaque16":
-            # Keras' .weights.h5 says so; its .h5 says nothing, but keeps no other such type.
+            # Keras' .h5 keeps no other type of this kind; its .weights.h5 names it.
             dtype = "bfloat16" if attributes.get("dtype", "bfloat16") == "bfloat16" else ""
-        if "string" in dtype:
-            dtype = TEXT
+        dtype = TEXT if "string" in dtype else dtype
         if shape is None or dtype in ("", TEXT):
             return Hdf5Dataset(shape or (), dtype, attributes, (), (), ())
         width = datatype.size
