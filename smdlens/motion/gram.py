@@ -114,50 +114,48 @@ def _summed(task: GramTask, space: Workspace) -> GramSums:
         high = min(low + task.block_elements, task.high)
         block = Block(low, high, (Stripe(0, (1, 1, high - low)),))
         part = _sums(_differences(task, block, space))
-        if not np.isfinite(part.ee).all():
+        if not (np.isfinite(part.ee).all() and np.isfinite(part.me).all()):
             # Read again: the reference may have carried what is not finite into every row.
-            rows, lost = _careful_differences(task, block, space)
-            part = _sums(rows)
-            part.lost |= lost
+            part = _careful_sums(task, block, space)
         total.add(part)
     return total
 
 
 def _rows(task: GramTask, block: Block, space: Workspace) -> torch.Tensor:
-    """Room for every snapshot's elements and, last, the reference's."""
-    count = len(task.weights) + 1
+    """Room for the reference's elements in the place of the middle snapshot, and the others'."""
+    count = len(task.weights)
     return space.buffer("gram", count * block.size).view(count, -1)
 
 
 def _differences(task: GramTask, block: Block, space: Workspace) -> torch.Tensor:
-    """Every snapshot minus the middle one, and the middle one."""
+    """Every snapshot minus the middle one; in the place of that itself."""
     rows, middle = _rows(task, block, space), len(task.weights) // 2
-    space.load(task.weights[middle], block, rows[-1])
+    space.load(task.weights[middle], block, rows[middle])
     for index, source in enumerate(task.weights):
-        if index == middle:
-            rows[index].zero_()
-        else:
+        if index != middle:
             space.load(source, block, rows[index])
-            rows[index].sub_(rows[-1])
+            rows[index].sub_(rows[middle])
     return rows
 
 
-def _careful_differences(
-    task: GramTask, block: Block, space: Workspace
-) -> tuple[torch.Tensor, NDArray[np.bool_]]:
-    """The same from the mean of the finite ones, and which are not; those become zero."""
+def _careful_sums(task: GramTask, block: Block, space: Workspace) -> GramSums:
+    """The same from the mean of the finite ones; those that are not become zero."""
     rows = _rows(task, block, space)
-    for row, source in zip(rows, task.weights, strict=False):
+    for row, source in zip(rows, task.weights, strict=True):
         space.load(source, block, row)
-    weights = rows[:-1]
-    lost = ~torch.isfinite(weights).all(1)
-    weights[lost] = 0.0
-    rows[-1] = weights.mean(0)
-    weights.sub_(rows[-1])
-    return rows, lost.cpu().numpy()
+    lost = ~torch.isfinite(rows).all(1)
+    rows[lost] = 0.0
+    mean = rows.mean(0)
+    rows.sub_(mean)
+    ee = torch.mm(rows, rows.t()).cpu().numpy()
+    me = torch.mv(rows, mean).cpu().numpy()
+    return GramSums(ee, me, float(torch.dot(mean, mean)), lost.cpu().numpy())
 
 
 def _sums(rows: torch.Tensor) -> GramSums:
-    gram = torch.mm(rows, rows.t()).cpu().numpy()
-    count = len(gram) - 1
-    return GramSums(gram[:-1, :-1], gram[-1, :-1], float(gram[-1, -1]), np.zeros(count, dtype=bool))
+    """From `_differences`: what the middle one differs from itself by is zero."""
+    ee, middle = torch.mm(rows, rows.t()).cpu().numpy(), len(rows) // 2
+    me, mm = ee[middle].copy(), float(ee[middle, middle])
+    me[middle] = 0.0
+    ee[middle] = ee[:, middle] = 0.0
+    return GramSums(ee, me, mm, np.zeros(len(ee), dtype=bool))
