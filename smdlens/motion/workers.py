@@ -19,7 +19,7 @@ from smdlens.motion.processes import ProcessesLostError, can_fork, in_order_by_p
 from smdlens.motion.workspace import Workspace
 
 # Starting processes takes some hundredths of a second: as long as one worker takes for this much.
-WORTH_PROCESSES = 64 << 20
+WORTH_PROCESSES = 192 << 20
 Job = TypeVar("Job")
 Result = TypeVar("Result")
 
