@@ -78,7 +78,7 @@ def measure(
     parts = [Part(each, 0) for each in chosen] if known is None else list(known.missing())
     notices: set[str] = set()
     with FilePool(stamps=stamps) as pool:
-        tables, maker = Tables(), RowMaker(series, hyper, pool)
+        tables, maker = Tables(series.steps), RowMaker(series, hyper, pool)
         for rows in _measured(parts, maker, target, workers, pool, progress, notices):
             tables.add(rows)
         statistics = norm_statistics(series, groups, pool, cache)

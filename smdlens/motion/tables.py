@@ -13,30 +13,40 @@ from smdlens.motion.files import FilePool
 from smdlens.motion.known import Part
 from smdlens.motion.leak import leak_sums, norm_values
 from smdlens.motion.records import PAIR_SCHEMA, SNAPSHOT_SCHEMA
-from smdlens.motion.rows import Columns, pair_rows, snapshot_rows
+from smdlens.motion.rows import PAIR_VALUES, SNAPSHOT_VALUES, pair_values, snapshot_values
 from smdlens.motion.select import Selected
 from smdlens.motion.sums import TensorSums, quiet
 from smdlens.snapshots.records import Snapshot, SnapshotSeries
 
-_LOOSE_ROWS = 4096
+Float = NDArray[np.float64]
+Head = dict[str, pl.Series | NDArray[np.int64]]
 
-
-def _empty(schema: dict[str, pl.DataType]) -> Columns:
-    return {name: [] for name in schema}
+# Rows are kept as they come until there are enough for a frame of their own.
+_LOOSE_TENSORS = 1024
 
 
 @dataclass(slots=True)
 class Rows:
-    """Rows of some tensors, as columns; what a worker hands back, so it must pickle."""
+    """Rows of some tensors, one after another; what a worker hands back, so it must pickle.
 
-    snapshots: Columns = field(default_factory=lambda: _empty(SNAPSHOT_SCHEMA))
-    pairs: Columns = field(default_factory=lambda: _empty(PAIR_SCHEMA))
+    Attributes:
+        tensors: Their names.
+        first: Index of the first snapshot of each.
+        snapshots: [S, columns] of each, `SNAPSHOT_VALUES`.
+        pairs: [S - 1, columns] of each, `PAIR_VALUES`.
+    """
+
+    tensors: list[str] = field(default_factory=list)
+    first: list[int] = field(default_factory=list)
+    snapshots: list[Float] = field(default_factory=list)
+    pairs: list[Float] = field(default_factory=list)
 
     def extend(self, other: Rows) -> None:
         """Append another's rows."""
-        for mine, theirs in ((self.snapshots, other.snapshots), (self.pairs, other.pairs)):
-            for name, values in theirs.items():
-                mine[name] += values
+        self.tensors += other.tensors
+        self.first += other.first
+        self.snapshots += other.snapshots
+        self.pairs += other.pairs
 
 
 class RowMaker:
@@ -50,25 +60,19 @@ class RowMaker:
 
     def __init__(self, series: SnapshotSeries, hyper: HyperParameters, pool: FilePool) -> None:
         self._snapshots = series.snapshots
-        self._steps = series.steps
         self._epsilon = hyper.epsilon
         self._pool = pool
 
     def rows(self, part: Part, sums: TensorSums) -> Rows:
         """The rows of one tensor through the snapshots of a part."""
         selected, first = part.selected, part.first
-        window = slice(first, first + len(sums.w2))
-        steps = self._steps[window]
+        window = self._snapshots[first : first + len(sums.w2)]
         with quiet():
-            leak = self._leak(selected, self._snapshots[window], sums.w2)
-            return Rows(
-                snapshot_rows(selected, sums, steps, first),
-                pair_rows(selected, sums, steps, leak, first),
-            )
+            leak = self._leak(selected, window, sums.w2)
+            snapshots, pairs = snapshot_values(selected, sums), pair_values(selected, sums, leak)
+        return Rows([selected.symmetry.name], [first], [snapshots], [pairs])
 
-    def _leak(
-        self, selected: Selected, snapshots: tuple[Snapshot, ...], w2: NDArray[np.float64]
-    ) -> NDArray[np.float64] | None:
+    def _leak(self, selected: Selected, snapshots: tuple[Snapshot, ...], w2: Float) -> Float | None:
         norm = selected.symmetry.norm
         if norm is None or norm.running_var is None or len(w2) < 2:
             return None
@@ -83,9 +87,14 @@ class RowMaker:
 
 
 class Tables:
-    """Collects rows; Python's floats take several times the space of a frame's."""
+    """Collects rows and turns them into frames.
 
-    def __init__(self) -> None:
+    Args:
+        steps: Steps of the run's snapshots.
+    """
+
+    def __init__(self, steps: tuple[int, ...]) -> None:
+        self._steps = np.array(steps, dtype=np.int64)
         self._snapshots = [pl.DataFrame(schema=SNAPSHOT_SCHEMA)]
         self._pairs = [pl.DataFrame(schema=PAIR_SCHEMA)]
         self._loose = Rows()
@@ -93,15 +102,42 @@ class Tables:
     def add(self, rows: Rows) -> None:
         """Append the rows of the next tensors."""
         self._loose.extend(rows)
-        if len(self._loose.snapshots["tensor"]) >= _LOOSE_ROWS:
+        if len(self._loose.tensors) >= _LOOSE_TENSORS:
             self._pack()
 
     def frames(self) -> tuple[pl.DataFrame, pl.DataFrame]:
         """Frames with `SNAPSHOT_SCHEMA` and `PAIR_SCHEMA`."""
-        self._pack()
+        if self._loose.tensors:
+            self._pack()
         return pl.concat(self._snapshots), pl.concat(self._pairs)
 
     def _pack(self) -> None:
-        self._snapshots.append(pl.DataFrame(self._loose.snapshots, schema=SNAPSHOT_SCHEMA))
-        self._pairs.append(pl.DataFrame(self._loose.pairs, schema=PAIR_SCHEMA))
+        rows, steps = self._loose, self._steps
+        names, at = _places(rows, rows.snapshots)
+        head: Head = {"tensor": names, "snapshot": at, "step": steps[at]}
+        self._snapshots.append(_frame(head, SNAPSHOT_VALUES, rows.snapshots, SNAPSHOT_SCHEMA))
+        names, at = _places(rows, rows.pairs)
+        head = {"tensor": names, "snapshot_from": at, "snapshot_to": at + 1}
+        head |= {"step_from": steps[at], "step_to": steps[at + 1]}
+        self._pairs.append(_frame(head, PAIR_VALUES, rows.pairs, PAIR_SCHEMA))
         self._loose = Rows()
+
+
+def _places(rows: Rows, values: list[Float]) -> tuple[pl.Series, NDArray[np.int64]]:
+    """The tensor and the snapshot that each row belongs to."""
+    counts = [len(each) for each in values]
+    names = pl.Series(rows.tensors).gather(np.repeat(np.arange(len(counts)), counts))
+    at = [np.arange(first, first + n) for first, n in zip(rows.first, counts, strict=True)]
+    return names, np.concatenate(at)
+
+
+def _frame(
+    head: Head,
+    names: tuple[str, ...],
+    values: list[Float],
+    schema: dict[str, pl.DataType],
+) -> pl.DataFrame:
+    table = np.concatenate(values)
+    table[~np.isfinite(table)] = np.nan
+    columns = {name: pl.Series(table[:, k], nan_to_null=True) for k, name in enumerate(names)}
+    return pl.DataFrame({**head, **columns}).cast(pl.Schema(schema))
