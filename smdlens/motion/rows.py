@@ -67,15 +67,12 @@ def pair_values(selected: Selected, sums: TensorSums, leak: Float | None) -> Flo
     out[:, _PAIR_AT["dot"]] = chord.dot().sum(1)
     out[:, _PAIR_AT["chord2"]] = chord.total_chord2()
     if any(rule is not None for rule in plan.gradients):
-        known = np.array(
-            [
-                rule is not None and ((a.momentum and b.momentum) or (a.adam and b.adam)) is not None
-                for rule, a, b in zip(
-                    plan.gradients, plan.snapshots[:-1], plan.snapshots[1:], strict=True
-                )
-            ]
-        )
-        _fill(out, _PAIR_AT, _GRADIENT, sums.pair[:, 0], known)
+        ends = zip(plan.gradients, plan.snapshots[:-1], plan.snapshots[1:], strict=True)
+        known = [
+            rule is not None and bool((a.momentum and b.momentum) or (a.adam and b.adam))
+            for rule, a, b in ends
+        ]
+        _fill(out, _PAIR_AT, _GRADIENT, sums.pair[:, 0], np.array(known))
     _fill_adam(out, selected, sums)
     if plan.layout.count > 1 and selected.symmetry.groups > 1:
         w2 = sums.w2.sum(1)
