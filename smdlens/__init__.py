@@ -97,7 +97,7 @@ def analyze(
         model: "PKG.MOD:FACTORY", a factory or a torch module; its code is run to trace a graph.
         inputs: Arguments for one call of the model, or their shapes ("2x3x224x224").
         input_fn: "PKG.MOD:FUNC" or a function that returns (args, kwargs) instead.
-        graph: The network as a .pt2 or .onnx file; read, never run.
+        graph: A file that holds the network (docs/formats.md); read, never run.
         model_optional: Go on from names where the network has no graph.
         device: "auto" (unless given), "cpu", "cuda" or "cuda:N".
         metrics: Log of a test metric, whose fall beside a growing angle is marked: CSV,
@@ -246,16 +246,17 @@ def scale_symmetry(
     """Every scale symmetry of a network: which tensors live on a sphere, with whom, and why.
 
     Args:
-        model: A torch module, a factory of one, "PKG.MOD:FACTORY", or a .pt2 or .onnx file.
+        model: A torch module, a factory of one, "PKG.MOD:FACTORY", or a graph file.
         args: Positional arguments of one call of the model; it is traced, and not changed.
         kwargs: Keyword arguments.
 
     Raises:
         GraphError: The model cannot be traced, or the file not be read.
     """
-    from smdlens.symmetry.ask import GRAPH_SUFFIXES, symmetry_of, symmetry_of_call
+    from smdlens.symmetry.ask import symmetry_of, symmetry_of_call
+    from smdlens.symmetry.graph_files import is_graph_file
 
-    if isinstance(model, str | os.PathLike) and str(model).lower().endswith(GRAPH_SUFFIXES):
+    if isinstance(model, str | os.PathLike) and is_graph_file(model):
         return symmetry_of(model)
     return symmetry_of_call(model, args, kwargs)
 

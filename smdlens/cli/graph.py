@@ -28,7 +28,7 @@ def graph(
         str,
         typer.Argument(
             metavar="MODEL",
-            help="PKG.MOD:FACTORY, or a .pt2, .onnx, .keras or .h5 file. A factory is "
+            help="PKG.MOD:FACTORY, or a graph file (.pt2, .onnx, .keras, ...). A factory is "
             "imported and called: that runs your own code. Files are only read.",
             show_default=False,
         ),

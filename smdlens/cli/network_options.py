@@ -44,7 +44,7 @@ GraphFile = Annotated[
     typer.Option(
         "--graph",
         metavar="FILE",
-        help="The network as .pt2, .onnx, .keras, .h5 or -symbol.json; never run.",
+        help="A file that holds the network (.pt2, .onnx, .keras, ...); never run.",
         rich_help_panel=_NETWORK,
         show_default=False,
     ),

@@ -188,7 +188,8 @@ class Snapshot:
             the dict of their state. Hostile content is possible: treat as data only.
         stamps: Path of each file with tensor bytes -> its stamp when the headers were read; bytes
             read from a file whose stamp differs may belong to other tensors.
-        network: The model's description as JSON, where the checkpoint holds Keras' or MXNet's.
+        network: The model's description as JSON, where the checkpoint holds Keras' or MXNet's; the
+            path of the program in a SavedModel.
     """
 
     step: int | None

@@ -33,4 +33,5 @@ class SavedModelReader:
                 subject=str(index.path),
                 remedy="Save it again with tf.saved_model.save, or leave it out.",
             )
-        return replace(reader.read(index, limits), format=self.name)
+        program = str(candidate.path / _PROGRAM)
+        return replace(reader.read(index, limits), format=self.name, network=program)

@@ -7,10 +7,9 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from smdlens.errors import InputError
-from smdlens.symmetry.loading import graph_of, load_graph, load_inputs, load_model
+from smdlens.symmetry.graph_files import is_graph_file, load_graph
+from smdlens.symmetry.loading import graph_of, load_inputs, load_model
 from smdlens.symmetry.scale_symmetry import ScaleSymmetry, symmetry_of_graph
-
-GRAPH_SUFFIXES = (".pt2", ".onnx", ".keras", ".h5", "symbol.json")
 
 
 def symmetry_of(
@@ -26,7 +25,7 @@ def symmetry_of(
         InputError: An input cannot be used, or `verify` is asked of a file.
         GraphError: The graph cannot be had.
     """
-    if isinstance(model, str | os.PathLike) and str(model).lower().endswith(GRAPH_SUFFIXES):
+    if isinstance(model, str | os.PathLike) and is_graph_file(model):
         if verify:
             raise InputError(
                 "a graph file cannot be verified",

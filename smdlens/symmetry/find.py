@@ -6,6 +6,7 @@ import dataclasses
 import os
 from collections.abc import Callable, Sequence
 from fnmatch import fnmatchcase
+from pathlib import Path
 from typing import Any
 
 from smdlens.errors import GraphError, NothingToAnalyseError
@@ -37,7 +38,7 @@ def find_scale_groups(
         model: "PKG.MOD:FACTORY", a factory or a torch module; its code is imported and run.
         inputs: Shapes or arguments for one call of the model.
         input_fn: "PKG.MOD:FUNC" or a function that gives (args, kwargs).
-        graph: A .pt2, .onnx, .keras or .h5 file, read without running anything.
+        graph: A file that holds the network, read without running anything.
         model_optional: Go on from names where the graph cannot be had.
 
     Raises:
@@ -75,6 +76,10 @@ def _described(snapshot: Snapshot) -> ModelGraph:
     from smdlens.symmetry.from_keras import graph_of_keras
     from smdlens.symmetry.from_mxnet import graph_of_mxnet
 
+    if snapshot.format == "tensorflow-saved-model":
+        from smdlens.symmetry.from_saved_model import read_saved_model
+
+        return read_saved_model(Path(snapshot.network or "").parent, snapshot.tensors)
     shapes = {name: ref.shape for name, ref in snapshot.tensors.items()}
     read = graph_of_mxnet if snapshot.format == "mxnet" else graph_of_keras
     return read(snapshot.network or "", shapes, snapshot.files[0])
@@ -93,7 +98,8 @@ def _groups(
     if model is None and graph is None and last.network is None:
         return by_name(last.tensors)
     from smdlens.symmetry.from_graph import scale_groups_from_graph
-    from smdlens.symmetry.loading import graph_of, load_graph, load_inputs
+    from smdlens.symmetry.graph_files import load_graph
+    from smdlens.symmetry.loading import graph_of, load_inputs
 
     try:
         if graph is not None:

@@ -7,7 +7,6 @@ nothing else, and never for a name that a file mentions.
 from __future__ import annotations
 
 import importlib
-import os
 import re
 import sys
 from collections.abc import Callable, Mapping, Sequence
@@ -22,38 +21,6 @@ if TYPE_CHECKING:
 
 Inputs = tuple[tuple[object, ...], dict[str, object]]
 _SHAPE = re.compile(r"(\d+(?:x\d+)*)(?::(float32|float64|int64|int32|bool))?")
-
-
-def load_graph(path: str | os.PathLike[str]) -> ModelGraph:
-    """Reads a graph file by its suffix; nothing in it is run.
-
-    Raises:
-        GraphError: It cannot be read or understood.
-    """
-    suffix = Path(path).suffix.lower()
-    if suffix == ".pt2":
-        from smdlens.symmetry.from_pt2 import graph_of_pt2
-
-        return graph_of_pt2(Path(path))
-    if suffix == ".onnx":
-        from smdlens.symmetry.from_onnx import graph_of_onnx
-
-        return graph_of_onnx(Path(path))
-    if suffix in (".keras", ".h5"):
-        from smdlens.symmetry.from_keras import graph_of_keras_file
-
-        return graph_of_keras_file(Path(path))
-    if Path(path).name.endswith("symbol.json"):
-        from smdlens.symmetry.from_mxnet import graph_of_mxnet_file
-
-        return graph_of_mxnet_file(Path(path))
-    raise GraphError(
-        "no graph is read from a file of this name",
-        subject=str(path),
-        expected="a .pt2 (torch.export.save), .onnx, .keras, whole .h5 or -symbol.json file",
-        found=f"suffix {suffix!r}",
-        remedy="Or name a factory of the model with --model PKG.MOD:FACTORY.",
-    )
 
 
 def load_model(model: str | Callable[[], object] | nn.Module) -> nn.Module:

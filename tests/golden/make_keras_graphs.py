@@ -294,12 +294,19 @@ networks = (
     unknown,
     two_outputs,
 )
-found = []
-for make in networks:
-    keras.utils.set_random_seed(0)
-    keras.backend.clear_session()
-    model = keras.Model(*make(), name=make.__name__)
-    tensors = truth(model, np.random.default_rng(1))
-    config = json.loads(model.to_json())
-    found.append({"network": make.__name__, "tensors": tensors, "config": config})
-(HERE / f"{WHICH}.json.gz").write_bytes(gzip.compress(json.dumps(found).encode(), mtime=0))
+
+
+def main():
+    found = []
+    for make in networks:
+        keras.utils.set_random_seed(0)
+        keras.backend.clear_session()
+        model = keras.Model(*make(), name=make.__name__)
+        tensors = truth(model, np.random.default_rng(1))
+        config = json.loads(model.to_json())
+        found.append({"network": make.__name__, "tensors": tensors, "config": config})
+    (HERE / f"{WHICH}.json.gz").write_bytes(gzip.compress(json.dumps(found).encode(), mtime=0))
+
+
+if __name__ == "__main__":
+    main()

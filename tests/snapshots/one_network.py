@@ -87,6 +87,7 @@ RUNS = (
     Run("Keras .h5", "Keras 3.15", golden="keras_h5", graph="inside"),
     Run("Keras .weights.h5", "Keras 3.15", golden="keras_weights"),
     Run("Keras in tf.train.Checkpoint", "TensorFlow 2.21", golden="tensorflow_keras"),
+    Run("SavedModel", "TensorFlow 2.21", golden="tensorflow_saved_model", graph="inside"),
     Run("TensorFlow 1", "TensorFlow 2.21 (v1 saver)", golden="tensorflow_1"),
     Run("MLX safetensors", "MLX 0.32", golden="mlx_safetensors"),
     Run("MLX .npz", "MLX 0.32", golden="mlx_npz"),

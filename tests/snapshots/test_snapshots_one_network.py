@@ -39,13 +39,14 @@ def _report(
 
 @pytest.fixture(scope="module")
 def expected(tmp_path_factory: pytest.TempPathFactory) -> dict[str, dict[str, Any]]:
-    """The report of torch's own files: with momentum, without, with momentum and torch's graph."""
+    """The report of torch's own files: with momentum or without, from names or torch's graph."""
     found = {}
     exported = tmp_path_factory.mktemp("exported")
     graph = next(run for run in RUNS if run.graph.endswith(".pt2"))
     program = graph.place(exported) / graph.graph
     for kind, run, by in (("slots", RUNS[0], None), ("weights", RUNS[1], None),
-                          ("graph", RUNS[0], program)):  # fmt: skip
+                          ("graph and slots", RUNS[0], program),
+                          ("graph and weights", RUNS[1], program)):  # fmt: skip
         folder = tmp_path_factory.mktemp("reference")
         (folder / "run").mkdir()
         found[kind] = _report(folder, run.place(folder / "run"), graph=by)
@@ -65,8 +66,9 @@ def test_the_same_report(tmp_path: Path, expected: dict[str, dict[str, Any]], ru
     gives = FOUND[run.title] = what_it_gives(run, place)
     report = _report(tmp_path, place, run.prefix)
     # Some files say what the network is, without any option.
-    kind = "graph" if gives.graph == "inside" else "slots"
-    assert differences(report, expected[kind if gives.slots != "-" else "weights"]) == []
+    kind = "slots" if gives.slots != "-" else "weights"
+    kind = f"graph and {kind}" if gives.graph == "inside" else kind
+    assert differences(report, expected[kind]) == []
     groups = {t["name"]: t["groups"] for t in report["tensors"] if t["role"] == "scale_invariant"}
     assert groups == {"conv1.weight": 6, "conv2.weight": 8}, "by channel"
 

@@ -2,10 +2,12 @@
 
 `keras_v3` (.keras), `keras_h5` (.h5 with the optimizer), `keras_weights` (.weights.h5),
 `tensorflow_keras` (tf.train.Checkpoint), `tensorflow_1` (the v1 saver with its MomentumOptimizer's
-slots). Run once; the result is kept in the repository. Keras keeps v = m v - lr g.
+slots), `tensorflow_saved_model` (tf.saved_model.save of a tf.Module, weights alone). Run once; the
+result is kept in the repository. Keras keeps v = m v - lr g.
 """
 
 import os
+import shutil
 
 os.environ["TF_CPP_MIN_LOG_LEVEL"] = "3"
 import keras
@@ -101,5 +103,38 @@ def save_tensorflow_1():
     (folder / "checkpoint").unlink()
 
 
-save_keras()
-save_tensorflow_1()
+class Network(tf.Module):
+    """The network in TensorFlow's own operators."""
+
+    def __init__(self, arrays):
+        super().__init__()
+        self.held = [
+            tf.Variable(array, name=name, trainable="moving" not in name)
+            for name, array in arrays.items()
+        ]
+
+    @tf.function(input_signature=[tf.TensorSpec((None, 8, 8, 1), tf.float32)])
+    def __call__(self, x):
+        v = {variable.name.removesuffix(":0"): variable for variable in self.held}
+        for at in "12":
+            norm = [v[f"bn{at}/{leaf}"] for leaf in
+                    ("moving_mean", "moving_variance", "beta", "gamma")]  # fmt: skip
+            x = tf.pad(x, ((0, 0), (1, 1), (1, 1), (0, 0)))
+            x = tf.nn.conv2d(x, v[f"conv{at}/kernel"], 1, "VALID")
+            x = tf.nn.relu(tf.nn.batch_normalization(x, *norm, 1e-5))
+        return tf.reduce_mean(x, (1, 2)) @ v["head/kernel"] + v["head/bias"]
+
+
+def save_saved_model():
+    for step in STEPS:
+        folder = HERE / f"tensorflow_saved_model/step_{step}"
+        weights = {keras_name(n): keras_layout(a) for n, a in state(step)[0].items()}
+        tf.saved_model.save(Network(weights), str(folder))
+        (folder / "fingerprint.pb").unlink()
+        shutil.rmtree(folder / "assets", ignore_errors=True)
+
+
+if __name__ == "__main__":
+    save_keras()
+    save_tensorflow_1()
+    save_saved_model()

@@ -1,0 +1,105 @@
+"""The graph in a file, whichever kind of file it is; nothing in it is run."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from pathlib import Path
+
+from smdlens.containers.files import open_regular
+from smdlens.errors import GraphError, SnapshotError
+from smdlens.symmetry.model_graph import ModelGraph
+
+_SUFFIXES = (".pt2", ".onnx", ".keras", ".h5", "symbol.json", "saved_model.pb")
+_HEAD = 4096
+_HDF5, _ZIP = b"\x89HDF\r\n\x1a\n", b"PK\x03\x04"
+_EXPECTED = (
+    "a .pt2 (torch.export.save), .onnx, .keras, whole .h5 or -symbol.json file, "
+    "or the folder of a SavedModel"
+)
+
+
+def is_graph_file(name: str | os.PathLike[str]) -> bool:
+    """Whether a name is one of a file or folder rather than PKG.MOD:FACTORY."""
+    return str(name).lower().endswith(_SUFFIXES) or Path(name).exists()
+
+
+def load_graph(path: str | os.PathLike[str]) -> ModelGraph:
+    """Reads the graph in a file or folder, by its content where that tells.
+
+    Raises:
+        GraphError: It cannot be read or understood.
+    """
+    place = Path(path)
+    if place.name == "saved_model.pb":
+        place = place.parent
+    if place.is_dir():
+        if (place / "saved_model.pb").exists():
+            return _saved_model(place)
+        raise _none(path, "a folder without saved_model.pb")
+    read = _reader(place)
+    if read is None:
+        raise _none(path, f"suffix {place.suffix!r}")
+    return read(place)
+
+
+def _none(path: str | os.PathLike[str], found: str) -> GraphError:
+    return GraphError(
+        "no graph is read from this",
+        subject=str(path),
+        expected=_EXPECTED,
+        found=found,
+        remedy="Or name a factory of the model with --model PKG.MOD:FACTORY.",
+    )
+
+
+def _reader(path: Path) -> Callable[[Path], ModelGraph] | None:
+    head, suffix = _head(path), path.suffix.lower()
+    if path.name.endswith("symbol.json"):
+        return _mxnet
+    if head.startswith(_HDF5) or suffix in (".keras", ".h5"):
+        return _keras
+    if suffix == ".pt2":
+        return _pt2
+    return _onnx if suffix == ".onnx" else None
+
+
+def _head(path: Path) -> bytes:
+    """The first bytes; none where the reader that the name stands for has to say what is wrong."""
+    try:
+        with open_regular(path) as file:
+            return file.read(0, min(_HEAD, file.size))
+    except SnapshotError as error:
+        if path.name.lower().endswith(_SUFFIXES):
+            return b""
+        raise GraphError(error.message, subject=str(path), remedy=error.remedy) from error
+
+
+def _pt2(path: Path) -> ModelGraph:
+    from smdlens.symmetry.from_pt2 import graph_of_pt2
+
+    return graph_of_pt2(path)
+
+
+def _onnx(path: Path) -> ModelGraph:
+    from smdlens.symmetry.from_onnx import graph_of_onnx
+
+    return graph_of_onnx(path)
+
+
+def _keras(path: Path) -> ModelGraph:
+    from smdlens.symmetry.from_keras import graph_of_keras_file
+
+    return graph_of_keras_file(path)
+
+
+def _mxnet(path: Path) -> ModelGraph:
+    from smdlens.symmetry.from_mxnet import graph_of_mxnet_file
+
+    return graph_of_mxnet_file(path)
+
+
+def _saved_model(path: Path) -> ModelGraph:
+    from smdlens.symmetry.from_saved_model import graph_of_saved_model
+
+    return graph_of_saved_model(path)
