@@ -14,7 +14,7 @@ from smdlens.containers.limits import Limits
 from smdlens.containers.msgpack_scan import Scanner, Span
 from smdlens.errors import SnapshotCorruptError, SnapshotUnsupportedError
 from smdlens.snapshots.candidate import Candidate, RawCheckpoint
-from smdlens.snapshots.flax_tree import from_flax, looks_like_flax
+from smdlens.snapshots.orbax_tree import interpreted
 from smdlens.snapshots.records import DTYPE_BYTES, Extent, TensorRef
 
 _ARRAY, _COMPLEX, _SCALAR = 1, 2, 3
@@ -50,8 +50,8 @@ class FlaxMsgpackReader:
             if scanner.pos != file.size:
                 raise scanner.corrupt("bytes behind the end")
         root = _joined(root, file)
-        if looks_like_flax(root):
-            root = from_flax(root)
+        if type(root) is dict:
+            root = interpreted(root)
         return RawCheckpoint(self.name, root, (candidate.path,), {file.path: file.stamp})
 
 

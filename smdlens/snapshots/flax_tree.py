@@ -8,6 +8,7 @@ buffer (v = m v + g), `mu` and `nu` are Adam's moments.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
 from typing import Any
 
 from smdlens.errors import SnapshotCorruptError
@@ -20,6 +21,20 @@ _SETTINGS = {
     "learning_rate": "lr", "momentum": "momentum", "weight_decay": "weight_decay", "eps": "eps",
     "b1": "beta1", "b2": "beta2",
 }  # fmt: skip
+# Where an optimizer's state lies, first the usual name.
+OPTIMIZER_STATES = ("opt_state", "optimizer_state", "optimizer", "opt", "optim")
+# What `inject_hyperparams` keeps of optax's own functions; none of them leaves anything out.
+_KINDS = {
+    frozenset({"learning_rate", "b1", "b2", "eps", "eps_root", "weight_decay"}): "adamw",
+    frozenset({"learning_rate", "b1", "b2", "eps", "eps_root"}): "adam",
+    frozenset({"learning_rate", "b1", "b2", "weight_decay"}): "lion",
+    frozenset({"learning_rate", "momentum"}): "sgd",
+    frozenset({"learning_rate"}): "sgd",
+}
+NOT_SAVED = (
+    "optax saves no kind, weight decay or Nesterov's momentum but where inject_hyperparams keeps "
+    "them: give --optimizer, --weight-decay and --nesterov"
+)
 NOTE = "names and axes shown as torch has them (kernel: out, in, spatial); optax trace is momentum"
 
 
@@ -66,13 +81,18 @@ def from_flax(root: Mapping[str, Any]) -> dict[str, Any]:
     weights = dict(_named(params))
     if isinstance(statistics, Mapping):
         weights |= dict(_named(statistics))
-    taken = ("params", "batch_stats", "opt_state")
+    place = next((key for key in OPTIMIZER_STATES if isinstance(root.get(key), Mapping)), "")
+    taken = ("params", "batch_stats", place)
     result: dict[str, Any] = {k: v for k, v in root.items() if k not in taken}
     result["params"] = weights
     result["conversion"] = NOTE
-    optimizer = _optimizer(root.get("opt_state"), [name for name, _ in _named(params)])
+    optimizer = _optimizer(root.get(place), [name for name, _ in _named(params)])
     if optimizer is not None:
         result["optimizer"] = optimizer
+        if not all("weight_decay" in group for group in optimizer["param_groups"]):
+            result["conversion"] += f"; {NOT_SAVED}"
+    elif place:
+        result[place] = root[place]
     return result
 
 
@@ -95,46 +115,101 @@ def _leaves(value: Any, path: tuple[str, ...]) -> Iterator[tuple[tuple[str, ...]
 
 
 def _named(tree: Any) -> Iterator[tuple[str, Any]]:
-    leaves = dict(_leaves(tree, ()))
+    # Haiku calls a kernel w; it is stored as Flax' are.
+    leaves = {
+        (*path[:-1], "kernel") if path[-1] == "w" else path: ref for path, ref in _leaves(tree, ())
+    }
     for path, name in torch_names(leaves).items():
         yield name, output_first(path, leaves[path])
+
+
+@dataclass(slots=True)
+class _Injected:
+    """A part of a state that keeps its own settings, or all of a state that keeps none.
+
+    Attributes:
+        hyper: The settings, by optax's names.
+        whole: Whether it is all of the state.
+        names: Weights that have a buffer in it.
+    """
+
+    hyper: Mapping[str, Any]
+    whole: bool
+    names: dict[str, None] = field(default_factory=dict)
 
 
 def _optimizer(state: Any, names: list[str]) -> dict[str, Any] | None:
     """The state of optax, wherever in its chain a tree of slots or a counter lies."""
     known = frozenset(names)
     slots: dict[str, dict[str, Any]] = {}
-    settings: dict[str, Any] = {}
     counters: list[Any] = []
-    for key, value in _walk(state, 0):
+    rest = _Injected({}, True)
+    parts: list[_Injected] = []
+    for key, value, part in _walk(state, 0, rest, parts):
         if key in _SLOTS and isinstance(value, Mapping):
             for name, ref in _named(value):
                 if name in known:
                     slots.setdefault(name, {})[_SLOTS[key]] = ref
-        elif key == "hyperparams" and isinstance(value, Mapping):
-            settings |= {_SETTINGS[k]: v for k, v in value.items() if k in _SETTINGS}
+                    part.names[name] = None
         elif key == "count":
             counters.append(value)
-    if not slots and not settings:
+    if not slots and not parts:
         return None
     for held in slots.values():
         if counters and "exp_avg" in held:
             held["step"] = counters[0]
+    kind = _kind(parts)
+    if not kind and slots and all(set(held) == {"momentum_buffer"} for held in slots.values()):
+        kind = "sgd"
+    found = {"state": slots, "param_groups": _groups(parts, rest, names, kind)}
+    return {**found, "class_name": kind} if kind else found
+
+
+def _kind(parts: list[_Injected]) -> str:
+    """The optimizer by the names of its settings, where one keeps all of the state's."""
+    if len(parts) != 1 or not parts[0].whole:
+        return ""
+    return _KINDS.get(frozenset(parts[0].hyper), "")
+
+
+def _groups(
+    parts: list[_Injected], rest: _Injected, names: list[str], kind: str
+) -> list[dict[str, Any]]:
+    """A group for each part with settings of its own; a lone one covers all weights."""
+    if len(parts) < 2:
+        settings = _settings(parts[0].hyper) if parts else {}
+        if kind == "adamw":
+            settings["decoupled_weight_decay"] = True
+        return [{**settings, "params": names}]
+    taken = {name for part in (*parts, rest) for name in part.names}
+    left = [name for name in names if name not in taken]
+    bare = [part for part in parts if not part.names]
+    groups = [{**_settings(part.hyper), "params": [*part.names]} for part in parts if part.names]
+    if len(bare) == 1 and not rest.names:  # plain SGD has no buffers: what no other part takes
+        return [*groups, {**_settings(bare[0].hyper), "params": left}]
+    return [*groups, {"params": [*rest.names, *left]}] if rest.names or left else groups
+
+
+def _settings(hyper: Mapping[str, Any]) -> dict[str, Any]:
+    settings = {_SETTINGS[k]: v for k, v in hyper.items() if k in _SETTINGS}
     beta1, beta2 = settings.pop("beta1", None), settings.pop("beta2", None)
     if beta1 is not None and beta2 is not None:
         settings["betas"] = (beta1, beta2)
-    found = {"state": slots, "param_groups": [{**settings, "params": names}]}
-    if slots and all(set(held) == {"momentum_buffer"} for held in slots.values()):
-        return {**found, "class_name": "sgd"}
-    return found
+    return settings
 
 
-def _walk(value: Any, depth: int) -> Iterator[tuple[str, Any]]:
+def _walk(
+    value: Any, depth: int, part: _Injected, parts: list[_Injected]
+) -> Iterator[tuple[str, Any, _Injected]]:
     """Every named part of a state, outermost first; the trees of slots are not entered."""
     if not isinstance(value, Mapping) or depth > _DEEPEST:
         return
+    hyper = value.get("hyperparams")
+    if isinstance(hyper, Mapping):
+        part = _Injected(hyper, depth == 0)
+        parts.append(part)
     for key, item in value.items():
-        if type(key) is str:
-            yield key, item
+        if type(key) is str and key != "hyperparams":
+            yield key, item, part
             if key not in _SLOTS:
-                yield from _walk(item, depth + 1)
+                yield from _walk(item, depth + 1, part, parts)

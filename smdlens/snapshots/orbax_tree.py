@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from smdlens.errors import SnapshotCorruptError
-from smdlens.snapshots.flax_tree import from_flax, looks_like_flax
+from smdlens.snapshots.flax_tree import OPTIMIZER_STATES, from_flax, looks_like_flax
 from smdlens.snapshots.records import TensorRef
 from smdlens.snapshots.resolve import is_tensor
 
@@ -72,21 +72,26 @@ def checkpoint_root(items: Mapping[str, Any]) -> dict[str, Any]:
             if name in trees and not trees.keys() & trees[name].keys():
                 root = {**root, **root.pop(name)}
                 break
-    return {**rest, **_interpreted(root)}
+    return {**rest, **interpreted(root)}
 
 
-def _interpreted(root: dict[str, Any]) -> dict[str, Any]:
+def interpreted(root: dict[str, Any]) -> dict[str, Any]:
+    """A tree of JAX arrays in our terms: a state of Flax, or weights under a usual name."""
     if looks_like_flax(root):
         return from_flax(root)
     for key, value in root.items():
         # {"model": {"params": ..., "opt_state": ...}, ...}
         if type(value) is dict and looks_like_flax(value):
-            return {**{k: v for k, v in root.items() if k != key}, **from_flax(value)}
+            return from_flax({**{k: v for k, v in root.items() if k != key}, **value})
     for key in ("params", "model", "weights", "variables"):
         if type(root.get(key)) is dict and _has_tensors(root[key]):
             others = {k: v for k, v in root.items() if k != key}
             return from_flax({**others, "params": root[key]})
-    whole = {k: v for k, v in root.items() if type(v) is dict}
+    whole = {
+        k: v
+        for k, v in root.items()
+        if (type(v) is dict and k not in OPTIMIZER_STATES) or (is_tensor(v) and v.shape)
+    }
     if _has_tensors(whole):
         others = {k: v for k, v in root.items() if k not in whole}
         return from_flax({**others, "params": whole})

@@ -21,6 +21,7 @@ from smdlens.snapshots.tensorflow_slices import slice_key
 
 GOLDEN = Path(__file__).parents[1] / "golden"
 KERAS, TENSORFLOW = GOLDEN / "keras_layouts", GOLDEN / "tensorflow_layouts"
+JAX = GOLDEN / "jax_layouts"
 ADAMW = {"lr": 0.125}
 
 
@@ -67,6 +68,31 @@ def test_partitions_and_names_of_tensorflow_1(name):
     assert checkpoint.tensors["columns.weight"][0] == (70, 3)
     assert checkpoint.tensors["conv.weight"][0] == (5, 4, 3, 2)
     assert checkpoint.tensors["dw.depthwise_weights"][0] == (5, 2, 3, 3)
+
+
+def test_settings_of_optax_by_part_of_the_network():
+    checkpoint = held(JAX / "parts" / "7", "../parts")
+    assert checkpoint.step == 7
+    decayed, plain = checkpoint.param_groups
+    assert decayed["tensors"] == ("conv.weight", "head.bias", "head.weight")
+    assert (decayed["lr"], decayed["weight_decay"]) == (0.125, 0.0625)
+    assert plain == {"lr": 0.25, "tensors": ("norm.bias", "norm.weight")}
+
+
+def test_modules_of_nnx_beside_their_optimizer():
+    checkpoint = held(JAX / "modules" / "7", "../modules")
+    assert checkpoint.tensors["conv.weight"][0] == (3, 2, 2, 2)
+    assert "optax saves no kind" in checkpoint.snapshot.scalars["conversion"]
+
+
+def test_a_state_without_any_name_of_flax():
+    checkpoint = held(JAX / "haiku.msgpack", "haiku.msgpack")
+    assert checkpoint.tensors["linear.weight"][0] == (2, 3)
+    assert checkpoint.snapshot.optimizer.name == "sgd"
+    (group,) = checkpoint.param_groups
+    # A penalty in the loss decays as well: no decay among the settings is not a decay of 0.
+    assert group == {"lr": 0.25, "momentum": 0.5, "tensors": group["tensors"]}
+    assert "optax saves no kind" in checkpoint.snapshot.scalars["conversion"]
 
 
 @pytest.mark.parametrize(
