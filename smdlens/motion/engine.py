@@ -21,7 +21,7 @@ from smdlens.motion.statistics import norm_statistics
 from smdlens.motion.sums import TaskSums, TensorSums, quiet, sums_for
 from smdlens.motion.tables import RowMaker, Rows, Tables
 from smdlens.motion.walk import run_task
-from smdlens.motion.workers import in_order, worth_processes
+from smdlens.motion.workers import available_cores, in_order, worth_processes
 from smdlens.motion.workspace import Workspace
 from smdlens.snapshots.records import SnapshotSeries
 from smdlens.symmetry.records import ScaleGroups
@@ -104,6 +104,8 @@ def measure(
             time.perf_counter() - started,
             str(target.torch_device),
             ", ".join(note for note in notes if note),
+            workers or available_cores(),
+            pool.read_seconds,
         ),
         angles=angles,
     )

@@ -8,6 +8,7 @@ half and half.
 from __future__ import annotations
 
 import os
+import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from random import Random
@@ -37,6 +38,10 @@ class FilePool:
         limit: Files kept open; more only while that many are being read at one moment. Half of
             what the system lets this process open unless given.
         stamps: What the files were when their headers were read, by path.
+
+    Attributes:
+        bytes_read: By all workers.
+        read_seconds: Time all workers together spent on it.
     """
 
     def __init__(
@@ -49,6 +54,7 @@ class FilePool:
         self._lock = Lock()
         self._unpacked = UnpackedChunks()
         self.bytes_read = 0
+        self.read_seconds = 0.0
 
     def read_into(self, extents: Sequence[Extent], low: int, high: int, target: memoryview) -> None:
         """Fill `target` with bytes [low, high) of the joined extents.
@@ -112,7 +118,7 @@ class FilePool:
         """
         if first + len(target) > extent.nbytes:
             raise _too_short(extent.path, first + len(target), extent.nbytes)
-        path, cost = extent.path, 0
+        path, cost, started = extent.path, 0, time.perf_counter()
         with self._lock:
             handle = self._handles.get(path)
             if handle is None:
@@ -130,6 +136,7 @@ class FilePool:
             with self._lock:
                 handle.users -= 1
                 self.bytes_read += cost
+                self.read_seconds += time.perf_counter() - started
 
     def _open(self, path: str) -> RegularFile:
         file = open_regular(path)

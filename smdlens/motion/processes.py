@@ -32,6 +32,8 @@ from smdlens.motion.workspace import Workspace
 Job = TypeVar("Job")
 Result = TypeVar("Result")
 _CPU = torch.device("cpu")
+# What a job came to, bytes read, seconds that took, and what the user should know.
+_Answer = tuple[Any, int, float, set[str]]
 
 
 class ProcessesLostError(Exception):
@@ -62,13 +64,14 @@ class _Crew:
     notes: set[str]
     next: int = 0
 
-    def run(self, index: int) -> tuple[Any, int, set[str]]:
+    def run(self, index: int) -> _Answer:
         """Do job number `index`; numbers only grow."""
         job = next(islice(self.jobs, index - self.next, None))
         self.next = index + 1
-        before = self.pool.bytes_read
+        pool = self.pool
+        pool.bytes_read, pool.read_seconds = 0, 0.0
         result = self.work(job, self.space)
-        return result, self.pool.bytes_read - before, self.notes
+        return result, pool.bytes_read, pool.read_seconds, self.notes
 
 
 # Filled in a worker process only, and with one: an executor's functions have no other place.
@@ -96,14 +99,15 @@ def in_order_by_processes(
         SmdlensError: What `work` raises.
     """
     context = multiprocessing.get_context("fork")
-    pending: deque[tuple[Job, Future[tuple[Result, int, set[str]]]]] = deque()
+    pending: deque[tuple[Job, Future[_Answer]]] = deque()
     done = 0
 
     def first() -> tuple[Result, Job]:
         nonlocal done
         job, future = pending.popleft()
-        result, nbytes, said = future.result()
+        result, nbytes, seconds, said = future.result()
         pool.bytes_read += nbytes
+        pool.read_seconds += seconds
         notes.update(said)
         done += 1
         return result, job
@@ -149,5 +153,5 @@ def _end_with_parent() -> None:
     os._exit(1)
 
 
-def _run(index: int) -> tuple[Any, int, set[str]]:
+def _run(index: int) -> _Answer:
     return _mine[0].run(index)

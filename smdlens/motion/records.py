@@ -87,12 +87,28 @@ ANGLE_SCHEMA: dict[str, pl.DataType] = {
 
 @dataclass(frozen=True, slots=True)
 class ReadCost:
-    """What the measurement cost: for the progress bar, `-v` and docs/benchmarks.md."""
+    """What the measurement cost: for the report's head and docs/benchmarks.md.
+
+    Attributes:
+        bytes_read: Of all files.
+        seconds: From the first to the last.
+        device: Where the arithmetic ran.
+        note: What was special about it.
+        workers: How many read and summed.
+        read_seconds: What reading alone took all of them together.
+    """
 
     bytes_read: int
     seconds: float
     device: str
     note: str = ""
+    workers: int = 1
+    read_seconds: float = 0.0
+
+    @property
+    def share_of_limit(self) -> float:
+        """The speed as a share of what it would be if the arithmetic took no time, 0 to 1."""
+        return min(self.read_seconds / (self.workers * self.seconds), 1.0) if self.seconds else 0.0
 
 
 @dataclass(frozen=True, slots=True)

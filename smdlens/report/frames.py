@@ -65,7 +65,9 @@ def tensor_frame(groups: ScaleGroups) -> pl.DataFrame:
 
 
 def _roles(groups: ScaleGroups) -> pl.DataFrame:
-    return tensor_frame(groups).select("tensor", "role")
+    tensors = groups.tensors.values()
+    columns = {"tensor": [t.name for t in tensors], "role": [t.role.value for t in tensors]}
+    return pl.DataFrame(columns, schema={name: TENSOR_SCHEMA[name] for name in columns})
 
 
 def interval_frame(diagnosis: Diagnosis) -> pl.DataFrame:

@@ -56,6 +56,8 @@ def test_processes_do_not_change_a_bit(series: SnapshotSeries) -> None:
     assert several.angles is not None and several.angles.equals(alone.angles)
     assert several.cost.bytes_read == alone.cost.bytes_read > 0
     assert several.cost.note == alone.cost.note == ""
+    for motion in (alone, several):
+        assert 0.0 < motion.cost.share_of_limit < 1.0
     assert not multiprocessing.active_children()
 
 

@@ -11,6 +11,7 @@ from smdlens.report.terminal.pen import SYMBOLS, Pen
 from smdlens.report.trainer import trainer_facts
 from smdlens.snapshots.conversions import conversions
 from smdlens.vocabulary import Outcome, SkipReason
+from smdlens.wording import count_of
 
 if TYPE_CHECKING:
     from smdlens.report.build import Report
@@ -34,7 +35,9 @@ def show_run(report: Report, pen: Pen) -> None:
     if pen.verbose:
         for conversion in conversions(series):
             pen.line(conversion, "dim")
-    pen.pieces([*_invariant(report), _cost(report)], "dim")
+    pen.pieces(
+        [*_invariant(report), _cost(report), *(_engine(report) if pen.verbose else ())], "dim"
+    )
 
 
 def _invariant(report: Report) -> list[str]:
@@ -54,6 +57,15 @@ def _cost(report: Report) -> str:
     if cost.seconds > 0.5:
         text += f" ({numbers.bytes_text(cost.bytes_read / cost.seconds)}/s)"
     return f"{text}, {cost.note}" if cost.note else text
+
+
+def _engine(report: Report) -> list[str]:
+    """Where it was measured, and how much of the time was reading."""
+    cost = report.cost
+    pieces = [f"on {cost.device}, {count_of(cost.workers, 'worker')}"]
+    if cost.seconds > 0.5:
+        pieces.append(f"{cost.share_of_limit:.0%} of the speed of reading alone")
+    return pieces
 
 
 def verdict(report: Report) -> Outcome:
