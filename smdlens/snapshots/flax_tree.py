@@ -117,7 +117,8 @@ def _leaves(value: Any, path: tuple[str, ...]) -> Iterator[tuple[tuple[str, ...]
 def _named(tree: Any) -> Iterator[tuple[str, Any]]:
     # Haiku calls a kernel w; it is stored as Flax' are.
     leaves = {
-        (*path[:-1], "kernel") if path[-1] == "w" else path: ref for path, ref in _leaves(tree, ())
+        (*path[:-1], "kernel") if path[-1] == "w" and len(ref.shape) > 1 else path: ref
+        for path, ref in _leaves(tree, ())
     }
     for path, name in torch_names(leaves).items():
         yield name, output_first(path, leaves[path])
