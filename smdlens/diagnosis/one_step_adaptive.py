@@ -10,8 +10,7 @@ from smdlens.diagnosis.one_step_sgd import closing_rate
 from smdlens.diagnosis.rates import IntervalRates
 from smdlens.diagnosis.tracks import Tracks
 from smdlens.diagnosis.update_rule import Law
-from smdlens.theory.angles import turn2_from_angle
-from smdlens.theory.equilibrium import step_angle_lion
+from smdlens.theory.equilibrium import mean_inverse_norm2_lion, turn2_lion
 from smdlens.theory.moments import UpdateRule
 from smdlens.theory.shooting import shoot
 from smdlens.theory.weighted import plain_turn2
@@ -74,9 +73,14 @@ def measure_adam(
 
 def measure_lion(found: OneStep, tracks: Tracks, rates: IntervalRates) -> None:
     """Every entry moves by the rate: the angle needs the norm and the number of entries only."""
-    w2 = tracks.at["w2"]
-    mean_square = (rates.lr**2).sum(axis=0) / np.maximum(rates.count, 1)
-    norm = (w2[:, :-1] * w2[:, 1:]) ** 0.25
-    theta = step_angle_lion(np.sqrt(mean_square), tracks.numel[:, None], norm)
-    found.turn2[:] = np.where(rates.known, turn2_from_angle(theta), np.nan)
+    before, after = tracks.at["w2"][:, :-1], tracks.at["w2"][:, 1:]
+    count = np.maximum(rates.count, 1)
+    lr = np.sqrt((rates.lr**2).sum(axis=0) / count)
+    decay = np.nan_to_num((rates.lr * rates.decay).sum(axis=0) / rates.lr.sum(axis=0))
+    fall = -2.0 * np.log1p(-rates.lr * np.nan_to_num(rates.decay)).sum(axis=0)
+    with np.errstate(divide="ignore", invalid="ignore"):
+        middle2 = 1.0 / mean_inverse_norm2_lion(before, after, fall)
+        growth = np.exp(np.log(after / before) / count)
+    turn2 = turn2_lion(lr, decay, tracks.numel[:, None], middle2, middle2 * growth)
+    found.turn2[:] = np.where(rates.known, turn2, np.nan)
     found.method[np.isfinite(found.turn2)] = Method.NORM_BALANCE.value

@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from smdlens.diagnosis.update_rule import Law
 from smdlens.hyper.optimizer import SAVED
 from smdlens.hyper.records import HyperParameters
+from smdlens.theory.angles import turn2_from_angle
 from smdlens.theory.equilibrium import angular_update_lion
 from smdlens.theory.moments import steady_state
 
@@ -156,7 +157,7 @@ def equilibrium_turn2(law: Law, lr: Array, decay: Array) -> Array:
     rule = law.white_rule
     if rule is None:
         beta1, beta2 = law.betas or (0.9, 0.99)
-        return np.asarray(angular_update_lion(lr, decay, beta1, beta2) ** 2)
+        return turn2_from_angle(angular_update_lion(lr, decay, beta1, beta2))
     safe = np.where(lr > 0.0, lr, 1.0)
     coupled = np.zeros_like(decay) if law.decoupled else decay
     decoupled = decay if law.decoupled else np.zeros_like(decay)

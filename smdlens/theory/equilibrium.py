@@ -28,6 +28,14 @@ def angular_update(rule: UpdateRule, lr: Real, coupled: Real, decoupled: Real = 
     return angle_from_turn2(steady_state(rule, lr, coupled, decoupled).turn2)
 
 
+# Terms of the arcsine's series: 1e-6 of the sum where signs agree to 0.99.
+_ARCSINE_TERMS = 200
+
+
+# Share of the decay that steps make up for, below which there are none.
+_NO_STEPS = 1e-6
+
+
 def _root(value: Real) -> Array:
     return np.sqrt(as_float64(value))[()]
 
@@ -91,27 +99,91 @@ def angular_update_adam_l2(
     return _root((1.0 - b1) / (1.0 + b1) * (2.0 * lr**2 * decay * d / norm) ** (2.0 / 3.0))
 
 
-def _lion_correlation(beta1: Array, beta2: Array) -> Array:
-    return np.asarray((1.0 - beta1) ** 2 + beta1**2 * (1.0 - beta2) / (1.0 + beta2))
+def _lion_persistence(lr: Array, decay: Array, beta1: Array, beta2: Array) -> Array:
+    """sum_(j>=1) alpha^(j-1) s_j: how far Lion's signs repeat, as decay lets them add up.
+
+    s_j = (2/pi) arcsin(rho_j) is the mean product of an entry's signs j updates apart, rho_j =
+    rho_1 b2^(j-1) the correlation of what they are signs of. Each power of the arcsine's series
+    makes a geometric series.
+    """
+    power = 2.0 * np.arange(_ARCSINE_TERMS) + 1.0
+    growth = (power[1:] - 2.0) ** 2 / (power[1:] * (power[1:] - 1.0))
+    coefficient = np.concatenate([[1.0], np.cumprod(growth)])
+    variance = (1.0 - beta1) ** 2 + beta1**2 * (1.0 - beta2) / (1.0 + beta2)
+    first = beta1 * (1.0 - beta2) * ((1.0 - beta1) + beta1 * beta2 / (1.0 + beta2)) / variance
+    first, b2, alpha = (x[..., None] for x in (first, beta2, 1.0 - lr * decay))
+    terms = coefficient * first**power / (1.0 - alpha * b2**power)
+    return np.asarray(2.0 / np.pi * terms.sum(axis=-1))
+
+
+def _lion(lr: Real, decay: Real, beta1: Real, beta2: Real) -> tuple[Array, Array, Array, Array]:
+    """lr, decay, persistence and |w*|^2 per entry."""
+    lr, decay, b1, b2 = np.broadcast_arrays(*as_floats(lr, decay, beta1, beta2))
+    repeat = _lion_persistence(lr, decay, b1, b2)
+    alpha = 1.0 - lr * decay
+    with np.errstate(divide="ignore", invalid="ignore"):
+        square = lr**2 * (1.0 + 2.0 * alpha * repeat) / (1.0 - alpha**2)
+    return lr, decay, repeat, np.asarray(square)
 
 
 def angular_update_lion(lr: Real, decay: Real, beta1: Real, beta2: Real) -> Array:
-    """Lion: Delta*^2 = pi lr decay X, X = (1-b1)^2 + b1^2 (1-b2)/(1+b2) [Kosson2024].
+    """Lion in equilibrium, radians, for white Gaussian gradients that are small beside the noise.
 
-    Radians; Gaussian gradients; replaces the sum of arcsines of sign correlations by its linear
-    term (2 %).
+    With s_j the mean product of signs j updates apart and alpha = 1 - lr decay, one update is
+    w+ = alpha w - lr s, E <w, s> = -lr d sum_j alpha^(j-1) s_j, and
+    |w*|^2 (1 - alpha^2) = lr^2 d (1 + 2 sum_j alpha^j s_j). Replacing arcsines by their arguments
+    and alpha by 1 gives pi lr decay X, X = (1-b1)^2 + b1^2 (1-b2)/(1+b2) [Kosson2024], which is 1
+    to 12 % off. The update is [Chen2023, Alg 2]; derived in docs/theory.md §5 [smdlens-theory].
     """
-    lr, decay, b1, b2 = as_floats(lr, decay, beta1, beta2)
-    return _root(np.pi * lr * decay * _lion_correlation(b1, b2))
+    lr, decay, repeat, square = _lion(lr, decay, beta1, beta2)
+    pull = lr * decay
+    with np.errstate(divide="ignore", invalid="ignore"):
+        turn2 = pull**2 + lr**2 * (1.0 - 2.0 * pull * repeat) / square
+    return np.asarray(2.0 * np.arcsin(_root(turn2) / 2.0))[()]
 
 
-def step_angle_lion(lr: Real, numel: Real, norm: Real) -> Array:
-    """Angle of one Lion update away from equilibrium too: sqrt(lr^2 numel) / |w|, radians.
+def turn2_lion(lr: Real, decay: Real, numel: Real, before2: Real, after2: Real) -> Array:
+    """2 (1 - cos) of one Lion update from the norms around it, in equilibrium or not.
 
-    Every entry moves by lr [Chen2023, Alg 2]; the part along w is left out (0.4 %).
+    Every entry moves by lr [Chen2023, Alg 2]: |alpha w - w+|^2 = lr^2 d with alpha = 1 - lr decay,
+    so that <w, w+> = (alpha^2 W + W+ - lr^2 d) / (2 alpha). Derived in docs/theory.md §5
+    [smdlens-theory].
+
+    Args:
+        lr: Rate.
+        decay: Weight decay.
+        numel: Entries d.
+        before2: W = |w|^2.
+        after2: W+ = |w+|^2.
     """
-    lr, numel, norm = as_floats(lr, numel, norm)
-    return np.asarray(lr * np.sqrt(numel) / norm)[()]
+    lr, decay, d, before2, after2 = as_floats(lr, decay, numel, before2, after2)
+    alpha = 1.0 - lr * decay
+    with np.errstate(divide="ignore", invalid="ignore"):
+        growth = np.sqrt(after2 / before2)
+        turn2 = (lr**2 * d / before2 - (alpha - growth) ** 2) / (alpha * growth)
+    return np.asarray(np.maximum(turn2, 0.0))[()]
+
+
+def mean_inverse_norm2_lion(before2: Real, after2: Real, fall: Real) -> Array:
+    """Mean of 1 / |w|^2 between two norms that relax towards a fixed one, W' = -k W + steps.
+
+    W = A + C e^(-k t) with A = (W_n - W_0 e^-fall) / (1 - e^-fall) has the mean
+    (1 + ln(W_n / W_0) / fall) / A. Derived in docs/theory.md §5 [smdlens-theory].
+
+    Args:
+        before2: W_0.
+        after2: W_n.
+        fall: k n, the fall of ln W by decay alone.
+    """
+    before2, after2, fall = as_floats(before2, after2, fall)
+    with np.errstate(divide="ignore", invalid="ignore"):
+        change = np.log(after2 / before2)
+        towards = before2 - (after2 - before2) / np.expm1(-fall)
+        relaxing = (1.0 + change / fall) / towards
+        # Without steps it falls by decay alone: both are zero, and 1 / W grows exponentially.
+        falling = (1.0 / before2 - 1.0 / after2) / change
+        decayed = np.abs(1.0 + change / fall) < _NO_STEPS
+        return np.asarray(np.where(decayed, falling, relaxing))[()]
 
 
 def norm_sgd(lr: Real, decay: Real, unit_gradient2: Real, momentum: Real = 0.0) -> Array:
@@ -151,9 +223,9 @@ def norm_adam_l2(lr: Real, decay: Real, numel: Real, unit_gradient_norm: Real) -
 
 
 def norm_lion(lr: Real, decay: Real, beta1: Real, beta2: Real, numel: Real) -> Array:
-    """|w*| of Lion: RMS entry sqrt(lr / (pi decay X)), X as in `angular_update_lion`.
+    """|w*| of Lion, see `angular_update_lion`; RMS entry sqrt(lr / (pi decay X)) to leading order.
 
-    [Kosson2024].
+    The update is [Chen2023, Alg 2]; derived in docs/theory.md §5 [smdlens-theory].
     """
-    lr, decay, b1, b2, d = as_floats(lr, decay, beta1, beta2, numel)
-    return _root(d * lr / (np.pi * decay * _lion_correlation(b1, b2)))
+    square = _lion(lr, decay, beta1, beta2)[3]
+    return _root(as_floats(numel)[0] * square)

@@ -144,11 +144,11 @@ def test_a_random_walk_turns_as_far_as_predicted(sgd):
 ADAPTIVE = {
     "adamw": (Rule("adamw"), 0.02),
     "adam": (Rule("adam"), 0.03),
-    "lion": (Rule("lion", betas=(0.9, 0.99)), 0.03),
+    "lion": (Rule("lion", betas=(0.9, 0.99)), 0.002),
 }
 
 
-# Rate, decay and starting norms; lr * decay * 1 / (1 - beta2) is small for Lion's first-order row.
+# Rate, decay and starting norms.
 SETTINGS = {
     "adamw": (4e-3, 1.0, (1.0, 2.0)),
     "adam": (4e-3, 5e-2, (3.0, 4.0)),
