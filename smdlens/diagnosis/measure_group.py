@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from smdlens.diagnosis.adam_l2 import adam_l2_ratios
 from smdlens.diagnosis.estimate import Ratios, interval_ratios
 from smdlens.diagnosis.leak import Leak, leak_of
 from smdlens.diagnosis.merged import with_short_intervals_merged
@@ -17,7 +18,6 @@ from smdlens.diagnosis.update_rule import Law, law_of
 from smdlens.hyper.optimizer import SAVED
 from smdlens.hyper.records import HyperParameters, ParamGroup
 from smdlens.symmetry.records import ScaleGroups
-from smdlens.theory.equilibrium import angular_update_adam_l2
 
 Array = NDArray[np.float64]
 
@@ -98,10 +98,10 @@ def _interval_by_interval(
     """One-step angles, their equilibrium values and their ratios."""
     steps = one_step(own, law, rates, leak.kappa)
     expected = np.full(leak.kappa.shape, np.nan)
+    if law is not None and law.is_l2_adam:
+        return steps, *adam_l2_ratios(own, law, rates, steps, leak)
     if law is not None:
         expected[:] = expected_turn2(law, rates)
-        if law.is_l2_adam:
-            expected[:] = _expected_adam_l2(own, law, rates, steps)
     return steps, expected, interval_ratios(own, law, rates, steps, expected, leak)
 
 
@@ -132,18 +132,6 @@ def leak_of_group(
         )
         kappa[rows], doubt[rows] = found.kappa, found.doubt
     return Leak(kappa, doubt)
-
-
-def _expected_adam_l2(own: Tracks, law: Law, rates: IntervalRates, steps: OneStep) -> Array:
-    """Adam with L2 decay: the equilibrium of each interval's own unit gradient."""
-    theta = angular_update_adam_l2(
-        rates.mean_lr(),
-        rates.mean_decay(),
-        law.momentum,
-        own.numel[:, None],
-        np.sqrt(steps.unit_gradient2),
-    )
-    return np.asarray(theta**2)
 
 
 def _has_decay(rates: IntervalRates, hyper: HyperParameters, index: int | None) -> bool | None:

@@ -99,6 +99,22 @@ def angular_update_adam_l2(
     return _root((1.0 - b1) / (1.0 + b1) * (2.0 * lr**2 * decay * d / norm) ** (2.0 / 3.0))
 
 
+def adam_l2_from_balance(balance_ratio: Real, remembered: Real = 1.0) -> Array:
+    """(Delta / Delta*)^2 of Adam with L2 decay from the same over what the present decay holds.
+
+    L2 decay is divided by sqrt(vhat) + eps, which goes as G / r_m, r_m the norm that the second
+    moment remembers: its effect grows with r_m, where AdamW's is constant. Steps over decay are
+    then (r*/r)^2 r*/r_m, squared angles (r*/r)^2 = ((r*/r)^2 r*/r_m)^(2/3) (r_m/r)^(2/3). Derived
+    in docs/theory.md §5 [smdlens-theory].
+
+    Args:
+        balance_ratio: Squared angle over the one at which the decay in force holds the norm.
+        remembered: r_m / r.
+    """
+    ratio, remembered = as_floats(balance_ratio, remembered)
+    return np.asarray(np.maximum(ratio * remembered, 0.0) ** (2.0 / 3.0))[()]
+
+
 def _lion_persistence(lr: Array, decay: Array, beta1: Array, beta2: Array) -> Array:
     """sum_(j>=1) alpha^(j-1) s_j: how far Lion's signs repeat, as decay lets them add up.
 

@@ -91,9 +91,15 @@ def stepwise(*stages):
     return lambda t: [lr for start, lr in stages if t >= start][-1]
 
 
-def simulate(rule, lr, decay, parts, *, total, gap, size=512, seed=0, saves=None):
-    """Runs `total` updates of all parts side by side; snapshots every `gap` (or at `saves`)."""
+def simulate(rule, lr, decay, parts, *, total, gap, size=512, seed=0, saves=None,
+             spread=0.0):  # fmt: skip
+    """Runs `total` updates of all parts side by side; snapshots every `gap` (or at `saves`).
+
+    Gradients of the entries differ in size by exp(spread * normal).
+    """
     rng = np.random.default_rng(seed)
+    sizes = np.exp(spread * np.random.default_rng(seed + 1000).standard_normal(size))
+    sizes /= np.sqrt((sizes**2).mean())
     names = list(parts)
     own = [parts[n] for n in names]
     count = len(own)
@@ -125,7 +131,7 @@ def simulate(rule, lr, decay, parts, *, total, gap, size=512, seed=0, saves=None
         if t in saves:
             save(t)
         w2 = (w * w).sum(axis=1, keepdims=True)
-        z = rng.standard_normal(w.shape)
+        z = rng.standard_normal(w.shape) * sizes
         z -= (z * w).sum(axis=1, keepdims=True) / w2 * w
         unit = np.array([p.gradient(t) for p in own])[:, None]
         g = z * unit / np.sqrt(size * w2)

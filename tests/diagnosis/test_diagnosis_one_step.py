@@ -196,8 +196,7 @@ def test_adaptive_rules_reach_the_equilibrium_of_their_formula(adaptive, name):
         assert true == pytest.approx(expected, rel=0.06)
         row = stage_row(report, part, 1)
         assert row["ratio_low"] <= true / expected <= row["ratio_high"]
-        # Under L2 decay the equilibrium depends on the gradient, which is known roughly.
-        assert row["state"] == "equilibrium" or (name == "adam" and row["state"] == "undetermined")
+        assert row["state"] == "equilibrium"
 
 
 def test_adamw_without_state_says_that_it_is_one_sided(adaptive, tmp_path):
