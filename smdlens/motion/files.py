@@ -151,10 +151,11 @@ class FilePool:
         Which one is left to chance: a scan through more files than may be open would find
         the least recently used one, its next, always closed.
         """
-        idle = [p for p, handle in self._handles.items() if handle.users == 0 and p != kept]
-        self._random.shuffle(idle)
-        while len(self._handles) > self._limit and idle:
-            self._handles.pop(idle.pop()).file.close()
+        while len(self._handles) > self._limit:
+            idle = [p for p, handle in self._handles.items() if handle.users == 0 and p != kept]
+            if not idle:
+                return
+            self._handles.pop(self._random.choice(idle)).file.close()
 
 
 def _too_short(path: str | None, expected: int, found: int) -> SnapshotCorruptError:
