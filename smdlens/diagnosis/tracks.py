@@ -14,6 +14,7 @@ from smdlens.motion.records import PAIR_SCHEMA, SNAPSHOT_SCHEMA, Motion
 from smdlens.symmetry.records import ScaleGroups
 
 Array = NDArray[np.float64]
+_LEAK = tuple(name for name in PAIR_SCHEMA if name.startswith("leak_"))
 
 
 @dataclass(frozen=True)
@@ -113,8 +114,29 @@ def _with_sets_joined(tracks: Tracks, groups: ScaleGroups) -> Tracks:
                 kept.at[name][place] = sums
             for name, sums in joint_between(own.between, own.at["w2"]).items():
                 kept.between[name][place] = sums
+            _join_leak(kept, place, own, groups)
             kept.numel[place] = own.numel.sum()
     return kept
+
+
+def _join_leak(kept: Tracks, place: int, own: Tracks, groups: ScaleGroups) -> None:
+    """Epsilon's leak out of a set in front of one batch norm: that of its sum, whoever adds to it.
+
+    <w, g> over all members is sum_c f_c gamma_c dL/dgamma_c, as for a tensor alone (docs/theory.md
+    §10): the norm's own numbers, the same under every member's name. Only the mean of f is weighted
+    with |w_c|^2 of each.
+    """
+    norms = [groups.tensors[name].norm for name in own.tensors]
+    behind = {norm.running_var for norm in norms if norm is not None}
+    if len(behind) != 1 or norms[0] is None or None in behind:
+        return
+    for column in _LEAK:
+        kept.between[column][place] = own.between[column][0]
+    w2, fraction = own.at["w2"], own.between["eps_fraction"]
+    weight = np.where(np.isnan(fraction), 0.0, np.sqrt(w2[:, :-1] * w2[:, 1:]))
+    with np.errstate(divide="ignore", invalid="ignore"):
+        mean = (weight * np.nan_to_num(fraction)).sum(axis=0) / weight.sum(axis=0)
+    kept.between["eps_fraction"][place] = mean
 
 
 def _matrix(frame: pl.DataFrame, column: str, rows: int, columns: int) -> Array:

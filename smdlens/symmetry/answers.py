@@ -82,11 +82,13 @@ def answer(solution: Solution, graph: ModelGraph, at: int, is_head: bool) -> Ten
         )
     for members in solution.joint:
         if at in members:
-            return _joint(solution, at, members, made)
+            return _joint(solution, at, members, made, graph)
     return made(Role.NOT_SCALE_INVARIANT, why_not(solution, at), clock=is_head)
 
 
-def _joint(solution: Solution, at: int, members: frozenset[int], made: object) -> TensorSymmetry:
+def _joint(
+    solution: Solution, at: int, members: frozenset[int], made: object, graph: ModelGraph
+) -> TensorSymmetry:
     names = tuple(solution.parameters[m].name for m in sorted(members) if m != at)
     pieces = solution.joint_channels.get(members, {}).get(at)
     groups, granularity = 1, Granularity.TENSOR
@@ -95,6 +97,9 @@ def _joint(solution: Solution, at: int, members: frozenset[int], made: object) -
         groups = len(set(pieces.classes.tolist()))
         granularity = _named(solution, at, groups, shape, pieces)
     node = solution.normaliser.get(at)
+    behind = {n.name: n for m in sorted(members) if (n := solution.normaliser.get(m)) is not None}
+    # One normalisation takes the scale of the whole set away; of several each member has its own.
+    common = next(iter(behind.values())) if len(behind) == 1 else node
     shown = ", ".join(f"`{name}`" for name in names[:3])
     more = f" and {len(names) - 3} more" if len(names) > 3 else ""
     return made(  # type: ignore[operator, no-any-return]
@@ -105,6 +110,7 @@ def _joint(solution: Solution, at: int, members: frozenset[int], made: object) -
         granularity=granularity,
         groups=groups,
         joint_with=names,
+        norm=_norm_behind(common, graph),
     )
 
 

@@ -131,6 +131,36 @@ def test_sound_runs_raise_nothing(optimizer, evidence):
 
 
 @pytest.mark.deep
+@pytest.mark.parametrize("fault", FAULTS)
+def test_fresh_seeds_and_networks(fault):
+    """Runs that no threshold was chosen on: the page's numbers of those named in full."""
+    fresh = [(101, (8, 12, 16)), (102, (8, 12, 16)), (103, (6, 10, 14, 18)), (104, (12, 12, 20)),
+             (105, (10, 16, 16, 24))]  # fmt: skip
+    before = f":{fault_runs.CUT - fault_runs.GAP}"
+    with_cut, without = (
+        table(title) for title in ("With a cut of the learning rate", "Without a cut")
+    )
+    named = 0
+    for optimizer, evidence in COLUMNS:
+        for seed, widths in fresh:
+            run = FaultRun(optimizer, fault, seed, widths)
+            found = {item[0] for item in suspicions(run, evidence)}
+            early = {item[0] for item in suspicions(run, evidence, steps=before)}
+            if fault == "none":
+                assert found == early == set()
+                continue
+            assert with_cut[fault, optimizer, evidence] in found, run
+            rule = without[fault, optimizer, evidence]
+            assert early == set() if rule is None else rule in early, run
+            try:
+                held_against_the_page(run, evidence)
+                named += 1
+            except AssertionError:
+                assert fault == "other_decay"
+    assert named >= {"none": 0, "other_decay": 16}.get(fault, 20)
+
+
+@pytest.mark.deep
 def test_what_would_have_been_enough_is_enough():
     """A stage too short, then trained again with each remedy: within 0.07 of where it should end.
 

@@ -213,3 +213,56 @@ def test_gains_and_biases_without_decay_are_left_alone() -> None:
     assert "no weight decay" in gain.not_measured
     assert not set(report.stages["tensor"]) & {"stem_bn.weight", "stem_bn.bias"}
     assert report.summary.equilibrium.not_applicable == 0
+
+
+LARGE = 3e-2
+
+
+class SumNet(torch.nn.Module):
+    """Two convolutions added up in front of one batch norm, twice; its epsilon is large."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        nn = torch.nn
+        self.wide1, self.thin1 = (
+            nn.Conv2d(1, 8, size, padding=size // 2, bias=False) for size in (3, 1)
+        )
+        self.norm1 = nn.BatchNorm2d(8, eps=LARGE)
+        self.wide2, self.thin2 = (
+            nn.Conv2d(8, 16, size, stride=2, padding=size // 2, bias=False) for size in (3, 1)
+        )
+        self.norm2 = nn.BatchNorm2d(16, eps=LARGE)
+        self.head = nn.Linear(16, 10)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        x = torch.relu(self.norm1(self.wide1(x) + self.thin1(x)))
+        x = torch.relu(self.norm2(self.wide2(x) + self.thin2(x)))
+        return self.head(x.mean((2, 3)))
+
+
+def test_epsilon_leaks_out_of_a_set_as_out_of_one_tensor(tmp_path) -> None:
+    """One sum in front of one batch norm: its leak is the whole set's, and it is corrected."""
+    pairs = {"wide1.weight": "thin1.weight", "wide2.weight": "thin2.weight"}
+    truth = joint_runs.train(
+        tmp_path / "run",
+        lambda groups: torch.optim.SGD(groups, lr=0.05, momentum=0.9),
+        rates={0: 0.05},
+        weight_decay=1e-2,
+        momentum=0.9,
+        steps=1200,
+        gap=100,
+        network=SumNet,
+        pairs=pairs,
+    )
+    options = {"model": SumNet, "inputs": ["2x1x8x8"], "cache": False}
+    report = smdlens.analyze(tmp_path / "run", epsilon=LARGE, **options)
+    found = {t.name: t for t in report.diagnosis.groups.tensors.values()}
+    for first, other in pairs.items():
+        assert found[first].measured_under == found[other].measured_under == first
+    off = np.abs(errors(report, truth, list(pairs)))[:, 2:]
+    blind = smdlens.analyze(tmp_path / "run", epsilon=1e-12, **options)
+    without = np.abs(errors(blind, truth, list(pairs)))[:, 2:]
+    leak = report.intervals.filter(pl.col("tensor") == "wide2.weight")["eps_leak"].to_numpy()
+    assert np.abs(leak[2:]).max() > 0.2
+    assert off.max() < 0.02
+    assert without.max() > 0.1
