@@ -103,15 +103,21 @@ class PickledTensor:
 
 
 class InlineBytes:
-    """A byte string of a pickle that stays in its file; `data` where it is short, else None."""
+    """A byte string of a pickle that stays in its file; `data` where it is short, else None.
 
-    __slots__ = ("data", "nbytes", "offset", "path")
+    With `text` the file has it as UTF-8, a character for each byte, and `nbytes` are those stored.
+    """
 
-    def __init__(self, path: str, offset: int, nbytes: int, data: bytes | None) -> None:
+    __slots__ = ("data", "nbytes", "offset", "path", "text")
+
+    def __init__(
+        self, path: str, offset: int, nbytes: int, data: bytes | None, *, text: bool = False
+    ) -> None:
         self.path = path
         self.offset = offset
         self.nbytes = nbytes
         self.data = data
+        self.text = text
 
 
 class NumpyDtype:

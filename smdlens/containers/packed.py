@@ -2,7 +2,7 @@
 
 HDF5's filters (File Format Specification 3.0, IV.A.2.l) and zarr's codecs, by one set of names:
 `deflate`, `gzip`, `zstd`, `shuffle:N` (N bytes per element), `fletcher32` and `crc32c` (four bytes
-of checksum at the end), `big-endian:N`.
+of checksum at the end), `big-endian:N`; `latin-1`, a character of UTF-8 for each byte.
 """
 
 from __future__ import annotations
@@ -38,6 +38,8 @@ def unpack(data: bytes, filters: tuple[str, ...], nbytes: int, subject: str) -> 
             data = _inflated(data, most, subject, zlib.MAX_WBITS | 16)
         elif kind == "zstd":
             data = unpack_zstd(data, most, subject)
+        elif kind == "latin-1":
+            data = _encoded(data, subject)
         elif kind in ("fletcher32", "crc32c"):
             data = data[:-_CHECKSUM]
         elif kind in ("shuffle", "big-endian"):
@@ -56,6 +58,13 @@ def _inflated(data: bytes, most: int, subject: str, window: int) -> bytes:
         return zlib.decompressobj(window).decompress(data, most + 1)
     except zlib.error as error:
         raise _corrupt(subject, "compressed bytes", str(error)) from error
+
+
+def _encoded(data: bytes, subject: str) -> bytes:
+    try:
+        return data.decode("utf-8").encode("latin-1")
+    except UnicodeError as error:
+        raise _corrupt(subject, "characters up to 255", str(error)[:100]) from error
 
 
 def unpack_zstd(data: bytes, most: int, subject: str) -> bytes:

@@ -130,6 +130,8 @@ def _bytes(budget: Budget, args: tuple[Any, ...]) -> Any:
 
 def _encode(budget: Budget, args: tuple[Any, ...]) -> Any:
     text = args[0]
+    if type(text) is InlineBytes and text.text:
+        return text
     if type(text) is not str or (len(args) > 1 and args[1] not in ("latin1", "latin-1")):
         raise TypeError("an encoding that checkpoints do not use")
     budget.charge(1 + len(text) // 64)

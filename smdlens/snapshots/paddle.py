@@ -20,7 +20,7 @@ from smdlens.snapshots.records import TensorRef
 
 NOTE = "Paddle: linear weights stored input, output are shown as output, input"
 MASTERS = "float32 master weights of the optimizer"
-_TABLE = "StructuredToParameterName@@"
+TABLE = "StructuredToParameterName@@"
 _PARTS = "UnpackBigParamInfor@@"
 _STATISTICS = ("._mean", "._variance")
 _MASTER = re.compile(r"_fp32_master_\d{1,3}$")
@@ -29,6 +29,11 @@ _SLOTS = {
     "velocity": "momentum_buffer", "moment1": "exp_avg", "moment2": "exp_avg_sq",
     "moment2_max": "max_exp_avg_sq",
 }  # fmt: skip
+# Buffers of optimizers whose rules are not ours.
+_OTHERS = re.compile(
+    r".+_(?:momentum|mean_square|mean_grad|inf_norm|moment|squared|linear|avg_squared_grad"
+    r"|avg_squared_update|beta[12]_pow_acc)_\d{1,3}"
+)
 _LINEAR = re.compile(r"(?:.*/)?(?:column_parallel_|row_parallel_)?linear_\d+\.w_\d+")
 _WEIGHTS_WORD = re.compile(r"(?:model_state|model|weights?|params)(?![a-z])")
 _OPTIMIZER_WORDS = ("optimizer", "opt", "optim")
@@ -120,7 +125,7 @@ def _states(root: Mapping[Any, Any]) -> Iterator[tuple[str, Mapping[Any, Any]]]:
     """The root or the dicts in it that bear a mark of Paddle's: key and dict."""
     for key, value in (("", root), *root.items()):
         if isinstance(value, Mapping) and (
-            _TABLE in value
+            TABLE in value
             or any(type(k) is str and k.endswith(_STATISTICS) for k in value)
             or any(type(v) is tuple and _tensor(v)[1] is not None for v in value.values())
         ):
@@ -128,7 +133,7 @@ def _states(root: Mapping[Any, Any]) -> Iterator[tuple[str, Mapping[Any, Any]]]:
 
 
 def _is_optimizer(value: Mapping[Any, Any]) -> bool:
-    slots = any(type(k) is str and _SLOT.fullmatch(k) for k in value)
+    slots = any(type(k) is str and (_SLOT.fullmatch(k) or _OTHERS.fullmatch(k)) for k in value)
     return slots or "LR_Scheduler" in value or "master_weights" in value
 
 
@@ -145,7 +150,7 @@ def _weights(
     tree: Mapping[Any, Any], masters: Mapping[Any, Any]
 ) -> tuple[dict[str, TensorRef], dict[str, str]]:
     """Tensors by torch's names, and torch's name by the parameter's own."""
-    table = tree.get(_TABLE)
+    table = tree.get(TABLE)
     table = table if isinstance(table, Mapping) else {}
     found: dict[tuple[str, ...], TensorRef] = {}
     own: dict[tuple[str, ...], str] = {}

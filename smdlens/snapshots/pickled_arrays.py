@@ -7,7 +7,7 @@ from typing import Any
 
 from smdlens.containers.inert_values import InlineArray, Opaque
 from smdlens.errors import SnapshotCorruptError, SnapshotUnsupportedError
-from smdlens.snapshots.records import DTYPE_BYTES, Extent, TensorRef
+from smdlens.snapshots.records import DTYPE_BYTES, Extent, Packed, TensorRef
 
 _DTYPES = {
     "f8": "float64", "f4": "float32", "f2": "float16", "c8": "complex64", "c16": "complex128",
@@ -76,27 +76,31 @@ class ArrayPlacer:
                 f"array {name!r} holds big-endian numbers", subject=self._path
             )
         nbytes = math.prod(array.shape) * width
-        if array.place is None:
+        shape, place = array.shape, array.place
+        if nbytes == 0:
+            return TensorRef(name, shape, dtype, ())
+        if place is None:
             if nbytes <= _SMALL or not array.data:
                 return array
             raise SnapshotUnsupportedError(
                 f"the bytes of array {name!r} are kept as text",
                 subject=self._path,
-                expected="pickle protocol 3 or later",
+                expected="pickle protocol 2 or later",
                 remedy="Save it again with protocol=4.",
             )
-        if array.place.nbytes != nbytes:
+        # As text, a byte above 127 takes two.
+        if not nbytes <= place.nbytes <= (2 if place.text else 1) * nbytes:
             raise SnapshotCorruptError(
                 f"array {name!r} has another size than its shape says",
                 subject=self._path,
                 expected=f"{nbytes} bytes",
-                found=f"{array.place.nbytes} bytes at offset {array.place.offset}",
+                found=f"{place.nbytes} bytes at offset {place.offset}",
                 remedy="Copy the checkpoint again, or leave it out.",
             )
-        shape = array.shape
-        extents = (Extent(array.place.path, array.place.offset, nbytes),) if nbytes else ()
+        packed = Packed(place.nbytes, ("latin-1",), nbytes) if place.text else None
+        extents = (Extent(place.path, place.offset, nbytes, packed),)
         strides = None
-        if array.fortran and len(shape) > 1 and nbytes:
+        if array.fortran and len(shape) > 1:
             strides = tuple(math.prod(shape[:axis]) for axis in range(len(shape)))
         return TensorRef(name, shape, dtype, extents, strides)
 

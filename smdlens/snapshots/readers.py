@@ -28,6 +28,7 @@ from smdlens.snapshots.mxnet import MxnetReader
 from smdlens.snapshots.numpy_files import NpyReader, NpzReader
 from smdlens.snapshots.onnx_weights import OnnxReader
 from smdlens.snapshots.orbax import OrbaxReader
+from smdlens.snapshots.paddle_inference import PaddleInferenceReader
 from smdlens.snapshots.pickle_files import PickleReader
 from smdlens.snapshots.pt2 import Pt2Reader
 from smdlens.snapshots.safetensors import SafetensorsReader
@@ -48,6 +49,7 @@ READERS: tuple[Reader, ...] = (
     GgufReader(),
     MxnetReader(),
     PickleReader(),
+    PaddleInferenceReader(),
     KerasH5Reader(),
     FlaxMsgpackReader(),
     TensorFlowReader(),

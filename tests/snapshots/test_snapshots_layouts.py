@@ -5,9 +5,13 @@ What lies in tests/golden was made by the scripts beside it, with every value dr
 
 from __future__ import annotations
 
+import pickle
+import re
 import shutil
+import struct
 from pathlib import Path
 
+import numpy as np
 import pytest
 from framework_truth import assert_held, expected
 
@@ -21,7 +25,7 @@ from smdlens.snapshots.tensorflow_slices import slice_key
 
 GOLDEN = Path(__file__).parents[1] / "golden"
 KERAS, TENSORFLOW = GOLDEN / "keras_layouts", GOLDEN / "tensorflow_layouts"
-JAX = GOLDEN / "jax_layouts"
+JAX, PADDLE = GOLDEN / "jax_layouts", GOLDEN / "paddle_layouts"
 ADAMW = {"lr": 0.125}
 
 
@@ -93,6 +97,78 @@ def test_a_state_without_any_name_of_flax():
     # A penalty in the loss decays as well: no decay among the settings is not a decay of 0.
     assert group == {"lr": 0.25, "momentum": 0.5, "tensors": group["tensors"]}
     assert "optax saves no kind" in checkpoint.snapshot.scalars["conversion"]
+
+
+@pytest.mark.parametrize("name", ["protocol_2", "rmsprop_one_file"])
+def test_pickles_of_paddle(name):
+    checkpoint = held(PADDLE / f"{name}.pdparams", name)
+    assert checkpoint.step == (7 if name == "rmsprop_one_file" else 2)
+    assert checkpoint.tensors["1.running_var"] == ((3,), "float32")
+
+
+@pytest.mark.parametrize(("name", "layer"), [("pir", "conv2d_{}.weight"), ("program", "0.weight")])
+def test_models_exported_by_paddle(name, layer):
+    checkpoint = held(PADDLE / f"{name}.pdiparams", name)
+    assert any(re.fullmatch(layer.format(r"\d+"), tensor) for tensor in checkpoint.tensors)
+    assert len([n for n in checkpoint.tensors if n.endswith("running_var")]) == 1
+
+
+def test_an_exported_model_without_its_program(tmp_path):
+    shutil.copy(PADDLE / "pir.pdiparams", tmp_path)
+    with pytest.raises(SnapshotUnsupportedError, match=r"pir\.json or pir\.pdmodel"):
+        smdlens.open_checkpoint(tmp_path / "pir.pdiparams")
+    (tmp_path / "pir.json").write_text('{"program": {"regions": []}}')
+    with pytest.raises(SnapshotCorruptError, match="no program of PIR"):
+        smdlens.open_checkpoint(tmp_path / "pir.pdiparams")
+
+
+def test_a_program_of_another_model(tmp_path):
+    shutil.copy(PADDLE / "pir.pdiparams", tmp_path)
+    text = (PADDLE / "pir.json").read_text().replace("[12,12]", "[12,13]", 1)
+    (tmp_path / "pir.json").write_text(text)
+    with pytest.raises(SnapshotCorruptError, match="not those of the program"):
+        smdlens.open_checkpoint(tmp_path / "pir.pdiparams")
+
+
+def _python_2(data: bytes, shape: int) -> bytes:
+    """A dict of one array as Python 2.7 pickles it with protocol 2: bytes are its strings."""
+    size = struct.pack("<I", len(data)) if len(data) > 255 else bytes([len(data)])
+    string = (b"T" if len(data) > 255 else b"U") + size + data
+    dtype = (
+        b"cnumpy\ndtype\nU\x02f4K\0K\x01\x87R(K\x03U\x01<NNNJ\xff\xff\xff\xffJ\xff\xff\xff\xffK\0tb"
+    )
+    made = b"cnumpy.core.multiarray\n_reconstruct\ncnumpy\nndarray\nK\0\x85U\x01b\x87R"
+    state = b"(K\x01J" + struct.pack("<i", shape) + b"\x85" + dtype + b"\x89" + string + b"tb"
+    return b"\x80\x02}(U\x0bconv.weight" + made + state + b"U\x04nameU\x05modelu."
+
+
+@pytest.mark.parametrize("count", [1, 3, 17, 40, 63, 64, 1000, 5000])
+def test_arrays_that_python_2_pickled(tmp_path, count):
+    values = np.random.default_rng(count).standard_normal(count).astype("<f4")
+    path = tmp_path / "weights.pkl"
+    path.write_bytes(_python_2(values.tobytes(), count))
+    assert np.array_equal(smdlens.open_checkpoint(path).read("conv.weight").numpy(), values)
+
+
+@pytest.mark.parametrize("count", [1, 5, 31, 32, 700, 40_000])
+def test_arrays_that_python_3_pickled_with_protocol_2(tmp_path, count):
+    draw = np.random.default_rng(count)
+    values = {f"w{k}.weight": draw.standard_normal((count, 1)).astype("f4") for k in range(3)}
+    path = tmp_path / "weights.pkl"
+    path.write_bytes(pickle.dumps({**values, "empty": np.zeros((0, 2), "f4")}, protocol=2))
+    checkpoint = smdlens.open_checkpoint(path)
+    for name, value in values.items():
+        assert np.array_equal(checkpoint.read(name).numpy(), value)
+    assert checkpoint.read("empty").shape == (0, 2)
+
+
+def test_text_that_is_no_array(tmp_path):
+    """Characters above 255 in place of bytes: found when the tensor is read, and told apart."""
+    data = pickle.dumps({"w": np.frombuffer(b"\xe9" * 4000, "f4")}, protocol=2)
+    path = tmp_path / "weights.pkl"
+    path.write_bytes(data.replace("\xe9".encode() * 2, "\u6f22a".encode(), 1))
+    with pytest.raises(SnapshotCorruptError, match="do not unpack"):
+        smdlens.open_checkpoint(path).read("w")
 
 
 @pytest.mark.parametrize(
