@@ -257,7 +257,7 @@ def scale_symmetry(
     from smdlens.symmetry.graph_files import is_graph_file
 
     if isinstance(model, str | os.PathLike) and is_graph_file(model):
-        return symmetry_of(model)
+        return symmetry_of(model, args or None)
     return symmetry_of_call(model, args, kwargs)
 
 

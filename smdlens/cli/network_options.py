@@ -24,7 +24,7 @@ InputShapes = Annotated[
     typer.Option(
         "--input",
         metavar="SHAPE",
-        help="Shape of an input of --model, such as 2x3x224x224 or 2x16:int64. Repeatable.",
+        help="Shape of an input of the network, such as 2x3x224x224 or 2x16:int64. Repeatable.",
         rich_help_panel=_NETWORK,
         show_default=False,
     ),

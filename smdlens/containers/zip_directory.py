@@ -36,8 +36,8 @@ _CRC_BLOCK = 1 << 22
 class ZipEntry:
     """An entry: where its bytes lie in the archive, and their declared CRC-32.
 
-    TorchScript archives compress their source code, which nobody reads: a compressed entry is
-    listed with `stored` False, and `require_stored` refuses it.
+    TorchScript archives compress their source code, which `inflated` unpacks: a compressed entry
+    is listed with `stored` False, and `require_stored` refuses it.
     """
 
     name: str
@@ -98,6 +98,30 @@ def require_stored(file: RegularFile, entry: ZipEntry) -> ZipEntry:
     if not entry.stored:
         raise _unsupported(file, entry.name.encode(), "a compressed entry")
     return entry
+
+
+def inflated(file: RegularFile, entry: ZipEntry, most: int) -> bytes:
+    """The bytes of an entry, stored or deflated.
+
+    Raises:
+        SnapshotUnsafeError: More than `most` bytes.
+        SnapshotCorruptError: Bytes that are not deflated.
+    """
+    data = file.read(entry.offset, min(entry.nbytes, most + 1))
+    try:
+        if not entry.stored:
+            data = zlib.decompressobj(-zlib.MAX_WBITS).decompress(data, most + 1)
+    except zlib.error as error:
+        raise _corrupt(
+            file, f"the entry {entry.name!r} cannot be unpacked", entry.offset
+        ) from error
+    if len(data) > most:
+        raise SnapshotUnsafeError(
+            f"the entry {entry.name!r} is too long",
+            subject=file.path,
+            expected=f"at most {most} bytes",
+        )
+    return data
 
 
 def crc_mismatches(file: RegularFile, entries: Mapping[str, ZipEntry]) -> list[str]:

@@ -9,7 +9,7 @@ from typing import Any
 
 from smdlens.containers.files import RegularFile, reading
 from smdlens.containers.inert_pickle import PickleEndsError, load_pickle
-from smdlens.containers.inert_values import PersistentId, Storage, StorageKind
+from smdlens.containers.inert_values import Opaque, PersistentId, Storage, StorageKind
 from smdlens.containers.limits import Limits
 from smdlens.containers.zip_directory import ZipEntry, read_zip_directory, require_stored
 from smdlens.errors import SnapshotCorruptError, SnapshotUnsafeError, SnapshotUnsupportedError
@@ -40,7 +40,10 @@ class TorchZipReader:
         """Read directory and pickle; storages stay where they are."""
         with reading(candidate.path) as file:
             root = read_archive(file, limits)
-        return RawCheckpoint(self.name, root, (candidate.path,), {file.path: file.stamp})
+        scripted = type(root) is Opaque and root.module.startswith("__torch__")
+        network = str(candidate.path) if scripted else None
+        stamps = {file.path: file.stamp}
+        return RawCheckpoint(self.name, root, (candidate.path,), stamps, network=network)
 
 
 def read_archive(file: RegularFile, limits: Limits, start: int = 0) -> Any:

@@ -33,7 +33,7 @@ def symmetry_of(
                 expected="a model that can be run: PKG.MOD:FACTORY",
                 remedy="Files are read, never run.",
             )
-        return symmetry_of_graph(load_graph(model))
+        return symmetry_of_graph(load_graph(model, inputs))
     args, kwargs = load_inputs(inputs, input_fn)
     return symmetry_of_call(model, args, kwargs, verify=verify)
 

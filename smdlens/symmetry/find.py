@@ -71,8 +71,12 @@ def find_scale_groups(
     return dataclasses.replace(groups, tensors=kept, witnesses=witnesses)
 
 
-def _described(snapshot: Snapshot) -> ModelGraph:
+def _described(snapshot: Snapshot, inputs: Sequence[object] | None) -> ModelGraph:
     """The graph in a checkpoint that describes its own network."""
+    if snapshot.format == "torch-zip":
+        from smdlens.symmetry.graph_files import load_graph
+
+        return load_graph(snapshot.network or "", inputs)
     from smdlens.symmetry.from_keras import graph_of_keras
     from smdlens.symmetry.from_mxnet import graph_of_mxnet
 
@@ -103,9 +107,9 @@ def _groups(
 
     try:
         if graph is not None:
-            found = load_graph(graph)
+            found = load_graph(graph, inputs)
         elif model is None:
-            found = _described(last)
+            found = _described(last, inputs)
         else:
             args, kwargs = load_inputs(inputs, input_fn)
             found = graph_of(model, args, kwargs)

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 
 from smdlens.containers.files import open_regular
+from smdlens.containers.zip_directory import read_zip_directory
 from smdlens.errors import GraphError, SnapshotError
 from smdlens.symmetry.model_graph import ModelGraph
 
@@ -15,7 +17,7 @@ _HEAD = 4096
 _HDF5, _ZIP = b"\x89HDF\r\n\x1a\n", b"PK\x03\x04"
 _EXPECTED = (
     "a .pt2 (torch.export.save), .onnx, .keras, whole .h5 or -symbol.json file, "
-    "or the folder of a SavedModel"
+    "an archive of torch.jit.save, or the folder of a SavedModel"
 )
 
 
@@ -24,8 +26,12 @@ def is_graph_file(name: str | os.PathLike[str]) -> bool:
     return str(name).lower().endswith(_SUFFIXES) or Path(name).exists()
 
 
-def load_graph(path: str | os.PathLike[str]) -> ModelGraph:
+def load_graph(path: str | os.PathLike[str], inputs: Sequence[object] | None = None) -> ModelGraph:
     """Reads the graph in a file or folder, by its content where that tells.
+
+    Args:
+        path: The file or folder.
+        inputs: Shapes of the network's inputs, for files that do not hold them.
 
     Raises:
         GraphError: It cannot be read or understood.
@@ -37,7 +43,7 @@ def load_graph(path: str | os.PathLike[str]) -> ModelGraph:
         if (place / "saved_model.pb").exists():
             return _saved_model(place)
         raise _none(path, "a folder without saved_model.pb")
-    read = _reader(place)
+    read = _reader(place, inputs)
     if read is None:
         raise _none(path, f"suffix {place.suffix!r}")
     return read(place)
@@ -53,8 +59,10 @@ def _none(path: str | os.PathLike[str], found: str) -> GraphError:
     )
 
 
-def _reader(path: Path) -> Callable[[Path], ModelGraph] | None:
+def _reader(path: Path, inputs: Sequence[object] | None) -> Callable[[Path], ModelGraph] | None:
     head, suffix = _head(path), path.suffix.lower()
+    if head.startswith(_ZIP) and _is_torchscript(path):
+        return partial(_torchscript, inputs=inputs)
     if path.name.endswith("symbol.json"):
         return _mxnet
     if head.startswith(_HDF5) or suffix in (".keras", ".h5"):
@@ -73,6 +81,23 @@ def _head(path: Path) -> bytes:
         if path.name.lower().endswith(_SUFFIXES):
             return b""
         raise GraphError(error.message, subject=str(path), remedy=error.remedy) from error
+
+
+def _is_torchscript(path: Path) -> bool:
+    from smdlens.symmetry.torchscript_archive import is_torchscript
+
+    try:
+        with open_regular(path) as file:
+            return is_torchscript(read_zip_directory(file))
+    except SnapshotError:
+        return False
+
+
+def _torchscript(path: Path, inputs: Sequence[object] | None) -> ModelGraph:
+    from smdlens.symmetry.from_torchscript import graph_of_torchscript
+    from smdlens.symmetry.loading import input_shapes
+
+    return graph_of_torchscript(path, input_shapes(inputs))
 
 
 def _pt2(path: Path) -> ModelGraph:

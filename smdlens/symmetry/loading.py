@@ -76,6 +76,15 @@ def load_inputs(
     return (tuple(result) if isinstance(result, tuple | list) else (result,)), {}
 
 
+def input_shapes(inputs: Sequence[object] | None) -> list[tuple[tuple[int, ...], str]]:
+    """Shape and dtype of each input, from "1x3x224x224" or a tensor; errors as `load_inputs`."""
+    made = [_argument(item) for item in inputs or ()]
+    return [
+        (tuple(map(int, getattr(x, "shape", ()))), str(getattr(x, "dtype", "")).rpartition(".")[2])
+        for x in made
+    ]
+
+
 def _argument(item: object) -> object:
     if not isinstance(item, str):
         return item

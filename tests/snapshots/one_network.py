@@ -68,7 +68,7 @@ RUNS = (
     Run("torch.save, weights alone", _TORCH, write.torch_weights),
     Run("torch.save before 1.6", _TORCH, write.torch_legacy),
     Run("torch.save before 0.1.10", _LAYOUT, write.torch_tar),
-    Run("TorchScript", _TORCH, write.torch_script),
+    Run("TorchScript", _TORCH, write.torch_script, graph="inside"),
     Run("torch.export .pt2", _TORCH, write.torch_export, graph="step_200.pt2"),
     Run("safetensors", "safetensors", write.safetensors),
     Run("Hugging Face folder", "safetensors, torch", write.hf_folder),
