@@ -1,6 +1,6 @@
 """All benchmarks of the engine, as ratios measured side by side: `python tests/bench`.
 
-    python tests/bench [--megabytes 96] [--snapshots 8] [--rounds 7] [--docs] [--json F] [--plot F]
+    python tests/bench [--megabytes 189] [--snapshots 12] [--rounds 7] [--docs] [--json F] [--plot F]
 
 Each ratio compares two programs that run in turns on the same files, so a busy machine slows both;
 the median over the rounds is what counts. Seconds are not comparable between machines, ratios are.
@@ -151,7 +151,7 @@ def bench(options: argparse.Namespace) -> dict[str, Ratio]:
                 if (dtype, move) == ("float32", 0.1):
                     _more(note, made, options)
                 made.delete()
-        made = run_of("float32", 32, options.megabytes // 4, 0.1)
+        made = run_of("float32", 32, options.megabytes // 6, 0.1)
         label = "float32, 2 workers, --all-pairs of 32 snapshots, over cat"
         note(label, made.over_cat(options.rounds, 2, all_pairs=True))
         made.delete()
@@ -242,8 +242,8 @@ def plot(results: dict[str, Ratio], path: str) -> None:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--megabytes", type=int, default=96)
-    parser.add_argument("--snapshots", type=int, default=8)
+    parser.add_argument("--megabytes", type=int, default=189)
+    parser.add_argument("--snapshots", type=int, default=12)
     parser.add_argument("--rounds", type=int, default=7)
     parser.add_argument("--folder", default=None)
     parser.add_argument("--json", default=None)
