@@ -1,6 +1,6 @@
 """All benchmarks of the engine, as ratios measured side by side: `python tests/bench`.
 
-    python tests/bench [--megabytes 189] [--snapshots 12] [--rounds 7] [--docs] [--json F] [--plot F]
+    python tests/bench [--megabytes 189] [--snapshots 12] [--rounds 7] [--docs] [--json F]
 
 Each ratio compares two programs that run in turns on the same files, so a busy machine slows both;
 the median over the rounds is what counts. Seconds are not comparable between machines, ratios are.
