@@ -102,4 +102,4 @@ def _human(count: float) -> str:
         return f"{count / 1e6:.2g}M"
     if count >= 1e4:
         return f"{count / 1e3:.0f}k"
-    return f"{count:.0f}"
+    return f"{count:,.0f}"

@@ -121,7 +121,7 @@ def _row(name: str, own: list[Assumption]) -> AssumptionRow:
         meaning=meaning.statement,
         outcome=outcome,
         verdict=_verdict(len(broken), len(held), len(own)),
-        value=_with(meaning.value, shown.value),
+        value=_with(meaning.value, shown.value) or _unknown(meaning.value, shown),
         limit=_with(meaning.limit, shown.limit),
         where=", ".join(where),
         reason=shown.reason,
@@ -151,6 +151,11 @@ def _worst(own: list[Assumption], smallest_is_worst: bool) -> Assumption:
         return -a.value / scale if smallest_is_worst else abs(a.value) / scale
 
     return max(own, key=badness)
+
+
+def _unknown(word: str, shown: Assumption) -> str:
+    """A limit does not stand there alone."""
+    return f"{word} not known" if word and shown.limit is not None else ""
 
 
 def _with(word: str, value: float | None) -> str:

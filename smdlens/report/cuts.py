@@ -52,6 +52,20 @@ class CutSummary:
         return (known[0], known[-1]) if known else (None, None)
 
     @property
+    def gradient_text(self) -> str:
+        """`x 0.92, which costs 53 iterations`; empty where the change is not known."""
+        if self.gradient is None:
+            return ""
+        text = f"x {self.gradient:.2f}"
+        if self.needed is None or self.needed_renewed is None:
+            return text
+        more = round(self.needed_renewed - self.needed)
+        if more == 0:
+            return text
+        word = "costs" if more > 0 else "saves"
+        return f"{text}, which {word} {numbers.humanised(abs(more))} iterations"
+
+    @property
     def enough_text(self) -> str:
         """`3.5k iterations, weight decay x 2.5, weights / 1.5`; empty where it was enough."""
         longer, more, divisor = self.enough

@@ -30,7 +30,7 @@ def lag_texts(diagnosis: Diagnosis) -> list[str]:
             )
             .sort("lag_steps")
         )
-        texts.append(f"stage {stage}: {_stage(table)}")
+        texts.append(f"stage {stage} · {_stage(table)}")
     return sorted(texts)
 
 
@@ -41,10 +41,10 @@ def _stage(table: pl.DataFrame) -> str:
         if lag < following:
             continue
         word = f" {motion}" if motion != before else ""
-        parts.append(f"{numbers.humanised(lag)} {numbers.ratio(ratio)}{word}")
+        parts.append(f"{numbers.humanised(lag)}: {numbers.ratio(ratio)}{word}")
         following, before = 2 * lag, motion
     blind = table.filter(pl.col("saturated"))
     if not blind.is_empty():
         first = blind.item(0, "lag_steps")
         parts.append(f"saturated from {numbers.humanised(first)} on: too long to tell")
-    return ", ".join(parts)
+    return " · ".join(parts)

@@ -34,8 +34,9 @@ class EquilibriumCounts:
 class Reequilibration:
     """How long a stage's tensors need after the cut that opens it: medians over tensors.
 
-    `needed` is restarted from the ratio measured after the cut; `arrived` of `tensors` came within
-    tolerance inside the stage, the median of them after `observed` iterations.
+    `needed` is restarted from the ratio measured right after the cut, or, where most never arrived,
+    from the one at the end of the stage; `arrived` of `tensors` came within tolerance inside the
+    stage, the median of them after `observed` iterations.
     """
 
     decay: Decay
@@ -155,11 +156,17 @@ def _reequilibration(decay: Decay, decays: pl.DataFrame, names: set[str]) -> Ree
     rows = decays.filter((pl.col("decay") == decay.index) & pl.col("tensor").is_in(sorted(names)))
     available = rows["iterations_available"].drop_nulls()
     observed = rows["iterations_observed"].drop_nulls()
+    missing = rows["iterations_missing"].drop_nulls()
+    had = int(available[0]) if available.len() else None
+    needed = _number(rows["iterations_to_tolerance_measured"].median())
+    if had is not None and missing.len() and 2 * observed.len() < rows.height:
+        left = _number(missing.median())
+        needed = None if left is None else had + left
     return Reequilibration(
         decay=decay,
         tensors=rows.height,
-        needed=_number(rows["iterations_to_tolerance_measured"].median()),
-        available=int(available[0]) if available.len() else None,
+        needed=needed,
+        available=had,
         arrived=observed.len(),
         observed=_number(observed.median()),
     )

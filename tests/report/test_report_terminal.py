@@ -189,7 +189,7 @@ def test_the_angle_by_lag_is_said_and_so_is_saturation():
     )
     text = h.rendered(h.resnet_report(dataclasses.replace(diagnosis, lags=frame)), width=160)
     assert (
-        "stage 2: 10 1.00 diffusive, 20 0.90, 40 0.60 confined, saturated from 80 on: too long"
+        "stage 2 · 10: 1.00 diffusive · 20: 0.90 · 40: 0.60 confined · saturated from 80 on: too"
     ) in " ".join(text.split())
     assert "angle by lag" not in h.rendered(h.resnet_report(diagnosis))
 
@@ -205,6 +205,6 @@ def test_each_cut_has_its_curve_beside_the_law():
     report = h.resnet_report(dataclasses.replace(h.resnet_diagnosis(), decay_curves=curves))
     text = " ".join(h.rendered(report, width=160).split())
     assert "after the cut at 150,120: ▁▄▇ 0.30 to 0.90, law 0.31 to 0.91" in text
-    assert "unit gradient x 0.80: needs 100k instead of 95k" in text
+    assert "unit gradient x 0.80, which costs 5k iterations" in text
     assert "0.8M iterations missing at the end" in text
     assert "▁" not in h.rendered(report, encoding="ascii")

@@ -17,10 +17,16 @@ _MOST_CUTS = 12
 def clock(decays: tuple[Decay, ...], frame: pl.DataFrame) -> Figure | None:
     """One line per cut: each tensor at the iterations it needs, the stage's length as a bar.
 
-    Filled marks arrived within the stage. None where no cut has a figure.
+    Filled marks arrived within the stage; the others are restarted from the ratio at its end. None
+    where no cut has a figure.
     """
+    never = pl.col("iterations_observed").is_null()
     needed = frame.with_columns(
-        pl.coalesce("iterations_to_tolerance_measured", "iterations_to_tolerance").alias("needed")
+        pl.coalesce(
+            pl.when(never).then(pl.col("iterations_available") + pl.col("iterations_missing")),
+            "iterations_to_tolerance_measured",
+            "iterations_to_tolerance",
+        ).alias("needed")
     ).filter(pl.col("needed").is_not_null() & (pl.col("needed") > 0))
     shown = [d for d in decays if d.index in set(needed["decay"])][-_MOST_CUTS:]
     if not shown:

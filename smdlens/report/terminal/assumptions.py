@@ -29,7 +29,9 @@ def show(report: Report, pen: Pen) -> None:
 
 def _assumption(row: AssumptionRow, pen: Pen) -> None:
     symbol, style = SYMBOLS[row.outcome]
-    held = ", ".join(text for text in (row.value, row.limit) if text)
+    is_demand = row.limit and not row.limit.startswith("expected")
+    asked = f"should be {row.limit}" if is_demand else row.limit
+    held = ", ".join(text for text in (row.value, asked) if text)
     details = "; ".join(text for text in (held, row.where, row.reason) if text)
     paragraphs = [pen.text(f"{row.meaning}: {row.verdict}")]
     if details:

@@ -49,10 +49,7 @@ def _line(cut: CutSummary, pen: Pen) -> list[str]:
         f"{numbers.ratio(end)}"
     ]
     if cut.gradient is not None and abs(math.log(cut.gradient)) > _CHANGED:
-        pieces.append(
-            f"unit gradient x {cut.gradient:.2f}: needs {_count(cut.needed_renewed)} instead of "
-            f"{_count(cut.needed)}"
-        )
+        pieces.append(f"unit gradient {cut.gradient_text}")
     if cut.missing:
         pieces.append(f"{_count(cut.missing)} iterations missing at the end")
     return pieces
