@@ -41,7 +41,7 @@ def unflatten(
         place[path[-1]] = value
     # Values that are dicts themselves are leaves: only what was made here is turned into lists.
     result = {str(k): _lists(v, inner) for k, v in root.items()}
-    return {k: _optimizer(v) for k, v in result.items()}
+    return {k: _optimizer(v) for k, v in _apart(result).items()}
 
 
 def _lists(value: Any, inner: set[int]) -> Any:
@@ -77,6 +77,19 @@ def _optimizer(value: Any) -> Any:
         same = tuple(sorted((k, _token(v)) for k, v in given.items()))
         groups.setdefault(same, {**given, "params": []})["params"].append(name)
     return {"state": state, "param_groups": list(groups.values())}
+
+
+def _apart(root: dict[str, Any]) -> dict[str, Any]:
+    """An optimizer state that was flattened into the weights' own level, on a level of its own."""
+    inside = {
+        key: value
+        for key, value in root.items()
+        if key.startswith(("state.", "param_groups."))
+        and key.partition(".")[2].rpartition(".")[0] in root
+    }
+    if not inside or "optimizer" in root:
+        return root
+    return {**{k: v for k, v in root.items() if k not in inside}, "optimizer": inside}
 
 
 def _numbered(state: dict[Any, Any]) -> dict[Any, Any]:

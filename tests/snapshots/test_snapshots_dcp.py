@@ -59,13 +59,15 @@ def _save(state: dict[str, Any], folder: Path) -> None:
     dcp.save(state, checkpoint_id=str(folder), no_dist=True)
 
 
-@pytest.mark.parametrize("form", ["nested", "flat", "numbered"])
+@pytest.mark.parametrize("form", ["nested", "flat", "level", "numbered"])
 def test_weights_slots_settings_and_step(tmp_path: Path, form: str) -> None:
     net, optimizer = _net_after(3, "sgd")
-    options = StateDictOptions(flatten_optimizer_state_dict=form == "flat")
+    options = StateDictOptions(flatten_optimizer_state_dict=form in ("flat", "level"))
     model, optim = get_state_dict(net, optimizer, options=options)
     if form == "flat":  # as torchtitan keeps it: weights at the top, settings by parameter
         _save({**model, "optimizer": optim, "train_state": {"step": 3}}, tmp_path / "step-3")
+    elif form == "level":
+        _save({**model, **optim, "step": 3}, tmp_path / "step-3")
     elif form == "nested":
         _save({"model": model, "optim": optim, "step": 3}, tmp_path / "step-3")
     else:
