@@ -21,7 +21,7 @@ _SHAPE = re.compile(r"""['"]shape['"]\s*:\s*\(([\dL, ]*)\)""")
 _DTYPES = {
     "f8": "float64", "f4": "float32", "f2": "float16", "c8": "complex64", "c16": "complex128",
     "i8": "int64", "i4": "int32", "i2": "int16", "i1": "int8", "u8": "uint64", "u4": "uint32",
-    "u2": "uint16", "u1": "uint8", "b1": "bool",
+    "u2": "uint16", "u1": "uint8", "b1": "bool", "V2": "bfloat16",  # as ml_dtypes and MLX save it
 }  # fmt: skip
 
 

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 from collections import Counter
+from pathlib import Path
 from typing import Any
 
-from smdlens.containers.files import reading
+from smdlens.containers.files import FileStamp, reading
 from smdlens.containers.gguf_header import MAGIC, GgufTensor, read_gguf_header
 from smdlens.containers.limits import Limits
 from smdlens.errors import SnapshotUnsupportedError
 from smdlens.snapshots.candidate import Candidate, RawCheckpoint
-from smdlens.snapshots.mlx import from_mlx
+from smdlens.snapshots.mlx import from_mlx, is_optimizer_state, optimizer_beside, with_state
 from smdlens.snapshots.records import Extent, TensorRef
 
 _DTYPES = {
@@ -51,6 +52,13 @@ class GgufReader:
             )
         flattened = from_mlx(tensors)
         mlx = "optimizer" in flattened
+        files, stamps = [candidate.path], {file.path: file.stamp}
+        beside = optimizer_beside(candidate.path)
+        if beside is not None and not mlx and beside.suffix == candidate.path.suffix:
+            state = _tensors(beside, limits, stamps)
+            if is_optimizer_state(state):
+                flattened, mlx = flattened | with_state(state), True
+                files.append(beside)
         root: dict[str, Any] = flattened if mlx else {"": tensors}
         if header.settings:
             root["__metadata__"] = header.settings
@@ -58,8 +66,17 @@ class GgufReader:
         if quantised:
             root["quantised"] = quantised
             root["conversion"] = f"{len(quantised)} of {len(header.tensors)} tensors: {_WHY}"
-        stamps = {file.path: file.stamp}
-        return RawCheckpoint(self.name, root, (candidate.path,), stamps, ordered=not mlx)
+        return RawCheckpoint(self.name, root, tuple(files), stamps, ordered=not mlx)
+
+
+def _tensors(path: Path, limits: Limits, stamps: dict[str, FileStamp]) -> dict[str, TensorRef]:
+    """Floating-point and integer tensors of another GGUF file; none where it is none."""
+    with reading(path) as file:
+        if file.size < len(MAGIC) or file.read(0, len(MAGIC)) != MAGIC:
+            return {}
+        header = read_gguf_header(file, limits)
+    stamps[file.path] = file.stamp
+    return {t.name: _tensor(t, str(path)) for t in header.tensors if t.type in _DTYPES}
 
 
 def _tensor(tensor: GgufTensor, path: str) -> TensorRef:

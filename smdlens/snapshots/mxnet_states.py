@@ -143,7 +143,7 @@ def _slots(
         counts = states.settings.get("_index_update_count")
         count = counts.get(number) if type(counts) is dict else None
         return {"exp_avg": arrays[0], "exp_avg_sq": arrays[1], "step": count}
-    if states.kind == "SGD" and arrays and rate is not None:
+    if states.kind in ("SGD", "NAG") and arrays and rate is not None:
         factor = rate * _factor(states.settings.get("lr_mult"), number, states.settings)
         return {"momentum_buffer": replace(arrays[0], scale=-1.0 / factor)} if factor else {}
     return {}

@@ -171,6 +171,21 @@ def test_text_that_is_no_array(tmp_path):
         smdlens.open_checkpoint(path).read("w")
 
 
+def test_nesterov_momentum_of_mxnet():
+    checkpoint = held(GOLDEN / "mxnet_layouts" / "nag-0003.params", "nag")
+    (group,) = checkpoint.param_groups
+    settings = {"lr": 0.25, "momentum": 0.5, "nesterov": True, "weight_decay": 0.125}
+    assert {key: group[key] for key in settings} == settings
+
+
+@pytest.mark.parametrize(("file", "name"), [("brain_7.npz", "brain"), ("model_7.gguf", "model")])
+def test_mlx_in_other_files(file, name):
+    checkpoint = held(GOLDEN / "mlx_layouts" / file, name)
+    assert checkpoint.step == 7
+    if name == "model":
+        assert checkpoint.param_groups[0]["lr"] == 0.25
+
+
 @pytest.mark.parametrize(
     ("number", "code"),
     # tensorflow/core/lib/strings/ordered_code_test.cc has these (SignedNumIncreasing).
