@@ -144,8 +144,8 @@ def _undetermined(diagnosis: Diagnosis) -> Iterator[Finding]:
         if own.is_empty():
             continue
         reasons = own.get_column("reason").unique(maintain_order=True).to_list()
-        # A reason that more snapshots would settle says so; the others name what is missing.
-        remedy = save_every(diagnosis, stage) if "save" in str(reasons[0]) else None
+        # Reasons name what would settle them; only this one leaves the number open.
+        remedy = save_every(diagnosis, stage) if "closer together" in str(reasons[0]) else None
         yield Finding(
             "SMD005",
             Outcome.INCONCLUSIVE,

@@ -98,7 +98,7 @@ def _not_held(stages: tuple[StageSummary, ...]) -> str:
         if group:
             sentences.append(_whole_stages(state, group))
     sentences += [
-        f"In stage {s.stage.index} {s.counts.not_held} of {s.counts.total} tensors "
+        f"In stage {s.stage.index}, {s.counts.not_held} of {s.counts.total} tensors "
         f"{'is' if s.counts.not_held == 1 else 'are'} out of equilibrium."
         for s in partial[:2]
     ]

@@ -25,7 +25,7 @@ def headline(states, **options):
             "Stage 2 does not reach equilibrium: the angle per update is 0.30 of what the schedule "
             "asks for. Stage 1 is in equilibrium.",
         ),
-        ([[E, B]], "In stage 1 1 of 2 tensors is out of equilibrium."),
+        ([[E, B]], "In stage 1, 1 of 2 tensors is out of equilibrium."),
         (
             [["diverging", "diverging"]],
             "Stage 1 diverges: the angle per update is 0.30 of what the schedule asks for.",
