@@ -255,8 +255,6 @@ class _Finder:
         whole = self._of(Ref(source))
         if mean.inverse or around is None or whole is None or not scale:
             return
-        if node.arguments == {"self": Ref(source), "other": Ref(mean.name)}:
-            return  # it is written so
         if mean.place != placed(self.shapes[mean.name]) or len(mean.place) != len(
             self.shapes[source]
         ):
@@ -265,6 +263,8 @@ class _Finder:
         if target is None or not all(_is_near(found.get(p), n) for p, n in target.items()):
             return
         rest = {p: n for p, n in found.items() if p != product and p not in target}
+        if node.op == "sub" and not around and not rest:
+            return  # it is written so
         emission = Emission(node, self.shapes)
         if spread is None:
             emission.difference(source, mean.name)

@@ -12,12 +12,12 @@ from smdlens.containers.zip_directory import read_zip_directory
 from smdlens.errors import GraphError, SnapshotError
 from smdlens.symmetry.model_graph import ModelGraph
 
-_SUFFIXES = (".pt2", ".onnx", ".keras", ".h5", "symbol.json", "saved_model.pb")
+_SUFFIXES = (".pt2", ".onnx", ".keras", ".h5", "symbol.json", "saved_model.pb", ".mlir")
 _HEAD = 4096
 _HDF5, _ZIP = b"\x89HDF\r\n\x1a\n", b"PK\x03\x04"
 _EXPECTED = (
     "a .pt2 (torch.export.save), .onnx, .keras, whole .h5 or -symbol.json file, "
-    "an archive of torch.jit.save, or the folder of a SavedModel"
+    "an archive of torch.jit.save, the folder of a SavedModel, or StableHLO as text (.mlir)"
 )
 
 
@@ -65,6 +65,8 @@ def _reader(path: Path, inputs: Sequence[object] | None) -> Callable[[Path], Mod
         return partial(_torchscript, inputs=inputs)
     if path.name.endswith("symbol.json"):
         return _mxnet
+    if is_stablehlo(head) or suffix == ".mlir":
+        return _stablehlo
     if head.startswith(_HDF5) or suffix in (".keras", ".h5"):
         return _keras
     if suffix == ".pt2":
@@ -83,6 +85,11 @@ def _head(path: Path) -> bytes:
         raise GraphError(error.message, subject=str(path), remedy=error.remedy) from error
 
 
+def is_stablehlo(head: bytes) -> bool:
+    """Whether a file begins as MLIR does, text or bytecode."""
+    return head.startswith((b"ML\xefR", b"#loc", b"module @", b"module attributes", b"module {"))
+
+
 def _is_torchscript(path: Path) -> bool:
     from smdlens.symmetry.torchscript_archive import is_torchscript
 
@@ -98,6 +105,12 @@ def _torchscript(path: Path, inputs: Sequence[object] | None) -> ModelGraph:
     from smdlens.symmetry.loading import input_shapes
 
     return graph_of_torchscript(path, input_shapes(inputs))
+
+
+def _stablehlo(path: Path) -> ModelGraph:
+    from smdlens.symmetry.from_stablehlo import graph_of_stablehlo
+
+    return graph_of_stablehlo(path)
 
 
 def _pt2(path: Path) -> ModelGraph:

@@ -33,6 +33,11 @@ class Tape:
         self.module = ""
         self._sums: dict[str, tuple[str, tuple[int, ...]]] = {}
         self._means: dict[str, tuple[str, tuple[int, ...]]] = {}
+        self.exponents: dict[str, str] = {}  # exp(x) -> x
+        self.logarithms: dict[str, str] = {}  # log(x) -> x
+        self._peaks: dict[str, tuple[str, tuple[int, ...]]] = {}
+        self._differences: dict[str, tuple[str, str]] = {}
+        self._expanded: dict[str, str] = {}
         self.stopped: dict[str, str] = {}  # result of a stopped gradient -> what it was
 
     def graph(self, outputs: Sequence[str], source: str) -> ModelGraph:
@@ -70,16 +75,16 @@ class Tape:
         """A value as an argument; one known number stays a number."""
         if isinstance(x, str):
             return Ref(x)
-        if x.size == 1 and x.dtype.kind in "fiub":
-            return float(x.reshape(-1)[0])
-        return Ref(self.leaf(x))
+        number = single(x)
+        return Ref(self.leaf(x)) if number is None else float(number)
 
     def leaf(self, x: Operand) -> str:
         """Name of a value; known numbers become a constant."""
         if isinstance(x, str):
             return x
         key = f"known:{len(self.constants)}"
-        zero = x.dtype.kind in "fiub" and not bool(x.any())
+        number = single(x)
+        zero = not number if number is not None else x.dtype.kind in "fiub" and not bool(x.any())
         self.constants[key] = Constant("", checked(x.shape), is_zero=zero)
         self.shapes[key] = x.shape
         return key
@@ -120,7 +125,10 @@ class Tape:
                 if isinstance(bound, float) and isinstance(x, str) and self.shape(x) == shape:
                     side = "min" if op == "maximum" else "max"
                     return self.alone("clamp", x, **{side: bound})
-        return self.node(op, {"self": self.ref(a), "other": number}, shape)
+        made = self.node(op, {"self": self.ref(a), "other": number}, shape)
+        if op == "sub" and isinstance(a, str) and isinstance(b, str):
+            self._differences[made] = a, b
+        return made
 
     def reduce(self, op: str, x: Operand, axes: Sequence[int], *, keep: bool) -> str:
         """A reduction over axes (counted from either end)."""
@@ -134,8 +142,9 @@ class Tape:
         shape = tuple(1 if at in over else n for at, n in enumerate(own) if keep or at not in over)
         arguments = {"self": Ref(name), "dim": list(over), "keepdim": keep}
         result = self.node(op, arguments, shape)
-        if op in ("sum", "mean"):
-            (self._sums if op == "sum" else self._means)[result] = (name, over)
+        known = {"sum": self._sums, "mean": self._means, "amax": self._peaks}.get(op)
+        if known is not None:
+            known[result] = name, over
         return result
 
     def mean_of(self, name: str) -> str | None:
@@ -149,7 +158,9 @@ class Tape:
             return name
         if math.prod(own) != math.prod(shape) or len(shape) > _MOST_AXES:
             raise NotTranslated
-        for table, op in ((self._means, "mean"), (self._sums, "sum")):
+        for table, op in (
+            (self._means, "mean"), (self._sums, "sum"), (self._peaks, "amax"),
+        ):  # fmt: skip
             if name in table:
                 source, over = table[name]
                 full = self.shapes[source]
@@ -175,7 +186,25 @@ class Tape:
             return name
         if broadcast(self.shape(x), shape) != shape:
             raise NotTranslated
-        return self.node("expand", {"self": Ref(name)}, shape)
+        made = self.node("expand", {"self": Ref(name)}, shape)
+        self._expanded[made] = name
+        return made
+
+    def sum_of(self, name: str) -> tuple[str, tuple[int, ...]] | None:
+        """What a value, or what was repeated to make it, is the sum of, with axes kept."""
+        source = self._expanded.get(name, name)
+        found = self._sums.get(source)
+        return found if found and len(self.shapes[source]) == len(self.shapes[found[0]]) else None
+
+    def logarithm_of(self, name: str) -> str | None:
+        """x, where a value, or what was repeated to make it, is log(x)."""
+        return self.logarithms.get(self._expanded.get(name, name))
+
+    def without_peak(self, name: str, axes: tuple[int, ...]) -> str:
+        """x, where a value is x - max(x) over axes; else the value itself."""
+        whole, peak = self._differences.get(name, (name, ""))
+        source = self._peaks.get(self._expanded.get(peak, peak))
+        return whole if source == (whole, axes) else name
 
     def cat(self, parts: Sequence[Operand], axis: int) -> str:
         """One after the other."""
@@ -203,6 +232,14 @@ class Tape:
             "self": Ref(self.leaf(x)), "dim": axis, "start": low, "end": high, "step": step,
         }  # fmt: skip
         return self.node("slice", arguments, shape)
+
+
+def single(x: Known) -> float | int | bool | None:
+    """The number that stands in all places; None where there are several."""
+    if x.size == 0 or x.dtype.kind not in "fiub" or (x.size > 1 and any(x.strides)):
+        return None
+    found: float | int | bool = x.flat[0].item()
+    return found
 
 
 def checked(shape: Shape) -> Shape:

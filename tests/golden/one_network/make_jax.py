@@ -1,12 +1,14 @@
 """The run of reference.npz in Flax's and Orbax' files: flax 0.12.8, optax 0.2.8, orbax 0.12.8.
 
-`flax` (flax.serialization), `orbax` (orbax.checkpoint, its default layout). Run once; the result is
-kept in the repository.
+`flax` (flax.serialization), `orbax` (orbax.checkpoint, its default layout), and the network's
+program (`flax_program.mlir`). Run once; the result is kept in the repository.
 """
 
 import shutil
 
+import flax.linen as nn
 import flax.serialization
+import jax
 import jax.numpy as jnp
 import optax
 import orbax.checkpoint as ocp
@@ -35,6 +37,26 @@ def optimizer():
     return optax.chain(optax.add_decayed_weights(DECAY), sgd)
 
 
+class Network(nn.Module):
+    """The network, for its program."""
+
+    @nn.compact
+    def __call__(self, x):
+        for at, (width, groups) in enumerate(((6, 1), (8, 2)), start=1):
+            how = {"padding": ((1, 1), (1, 1)), "use_bias": False, "feature_group_count": groups}
+            x = nn.Conv(width, (3, 2), name=f"conv{at}", **how)(x)
+            x = nn.relu(nn.BatchNorm(True, epsilon=1e-5, name=f"bn{at}")(x))
+        return nn.Dense(10, name="head")(x.mean((1, 2)))
+
+
+def save_program():
+    """The program as text, with the places of its arguments."""
+    network, x = Network(), jnp.zeros((2, 8, 8, 1))
+    variables = network.init(jax.random.key(0), x)
+    lowered = jax.jit(network.apply).lower(variables, x)
+    (HERE / "flax_program.mlir").write_text(lowered.as_text(debug_info=True))
+
+
 def main():
     for kind in ("flax", "orbax"):
         shutil.rmtree(HERE / kind, ignore_errors=True)
@@ -59,4 +81,6 @@ def main():
             checkpointer.save(HERE / f"orbax/{step}", {**tree, "step": jnp.asarray(step)})
 
 
-main()
+if __name__ == "__main__":
+    main()
+    save_program()
