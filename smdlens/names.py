@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import html
 import unicodedata
+from collections.abc import Collection
 
 # Control, format (bidi, zero width), surrogate, private, unassigned; line and paragraph separators;
 # combining marks, which can be stacked over neighbouring lines.
@@ -91,12 +92,29 @@ def for_annotation(text: str) -> str:
     return safe
 
 
-def shorten(text: str, width: int, ellipsis: str = "…") -> str:
-    """`text` in at most `width` characters, cut in the middle: both ends matter."""
+def shorten(text: str, width: int, ellipsis: str = "…", head: int | None = None) -> str:
+    """`text` in at most `width` characters, cut in the middle: both ends matter.
+
+    `head` characters stay in front of the cut, a third of all unless given.
+    """
     if len(text) <= width:
         return text
     if width <= len(ellipsis):
         return text[:width]
     keep = width - len(ellipsis)
-    head = keep // 3
+    head = keep // 3 if head is None else min(head, keep)
     return text[:head] + ellipsis + text[len(text) - (keep - head) :]
+
+
+def distinct_head(texts: Collection[str], width: int, ellipsis: str = "…") -> int:
+    """Where to cut texts that stand below one another so that most of them stay apart.
+
+    As near to a third of what is kept as tells the most of them apart.
+    """
+    keep = max(width - len(ellipsis), 0)
+    usual, different = keep // 3, set(texts)
+
+    def merged(head: int) -> int:
+        return -len({shorten(text, width, ellipsis, head) for text in different})
+
+    return min(range(keep + 1), key=lambda head: (merged(head), abs(head - usual)))

@@ -112,11 +112,20 @@ def _largest_product(part: GroupMeasurement, own: NDArray[np.intp]) -> float | N
     return float((part.rates.lr[:, known] * part.rates.decay[:, known]).max())
 
 
+_NO_VARIANCE = "no running variance behind it, or gains of unknown motion"
+_ADAPTIVE = "Adam and Lion move gains by normalised steps: how far epsilon pulls does not show"
+
+
 def _exact_invariance(
     part: GroupMeasurement, row: int, own: NDArray[np.intp], stage: Stage
 ) -> Assumption:
     leak = part.ratios.kappa_ratio[row, own]
     measurable = np.isfinite(part.tracks.between["leak_shift"][row, own])
+    adaptive = part.law is not None and part.law.adaptive
+    if adaptive:
+        # The gains' motion tells no gradient: the leak is not known, rather than none.
+        measurable = np.zeros_like(measurable)
+    unknown = _NO_VARIANCE if not adaptive else _ADAPTIVE
     value = float(np.abs(leak[measurable]).max()) if measurable.any() else None
     return Assumption(
         "exact_scale_invariance",
@@ -125,6 +134,6 @@ def _exact_invariance(
         SMALL_LEAK,
         part.tracks.tensors[row],
         stage.index,
-        "" if value is not None else "no running variance behind it, or gains of unknown motion",
+        "" if value is not None else unknown,
         "derived in docs/theory.md §10",
     )

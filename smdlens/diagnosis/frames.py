@@ -106,7 +106,9 @@ def _part_frame(
 
 
 def _has_leak(part: GroupMeasurement, groups: ScaleGroups) -> NDArray[np.bool_]:
-    """[T, 1]: tensors for which a leak could be worked out at all."""
+    """[T, I]: intervals in which a leak could be worked out; Adam's gains do not show it."""
+    if part.law is not None and part.law.adaptive:
+        return np.zeros(part.kappa.shape, dtype=bool)
     known = [
         (norm := groups.tensors[name].norm) is not None and norm.running_var is not None
         for name in part.tracks.tensors

@@ -122,3 +122,21 @@ def test_shorten_keeps_both_ends():
     assert len(short) == 20 and short.startswith("layer4") and short.endswith("0.weight")
     assert names.shorten("conv1", 20) == "conv1"
     assert names.shorten("conv1.weight", 1) == "c"
+
+
+@pytest.mark.parametrize(
+    "texts",
+    [
+        ["stem.body.conv.weight", "stages.0.body.conv.weight", "stages.1.body.conv.weight"],
+        [f"encoder.layer.{i}.attention.query.weight" for i in range(12)],
+        ["blocks.0.attn.qkv.weight", "blocks.0.attn.proj.weight", "blocks.0.mlp.fc1.weight"],
+    ],
+)
+def test_names_below_one_another_stay_apart(texts):
+    width = 20
+    head = names.distinct_head(texts, width)
+    cut = [names.shorten(text, width, head=head) for text in texts]
+    assert len(set(cut)) == len(texts)
+    assert all(len(text) <= width for text in cut)
+    # Where the usual place does as well, it is taken.
+    assert names.distinct_head(["a" * 50, "b" * 50], 13) == 4

@@ -10,7 +10,7 @@ from rich.padding import Padding
 from rich.table import Table
 from rich.text import Text
 
-from smdlens.names import shorten
+from smdlens.names import distinct_head, shorten
 from smdlens.report.terminal.pen import Pen
 
 GAP = 2
@@ -67,8 +67,13 @@ def show_table(pen: Pen, columns: Sequence[Column], rows: Sequence[Sequence[Cell
             overflow="crop",
         )
     grid.add_row(*(_cut(pen, pen.text(columns[i].header, "dim"), widths[i]) for i in kept))
+    heads = {
+        i: distinct_head([row[i].plain for row in body], widths[i], pen.clean("…"))
+        for i in kept
+        if columns[i].flexible and any(row[i].cell_len > widths[i] for row in body)
+    }
     for row in body:
-        grid.add_row(*(_cut(pen, row[i], widths[i]) for i in kept))
+        grid.add_row(*(_cut(pen, row[i], widths[i], heads.get(i)) for i in kept))
     pen.show(Padding(grid, (0, 0, 0, _INDENT)), pen.width)
 
 
@@ -94,9 +99,9 @@ def _fit(columns: Sequence[Column], widths: list[int], room: int) -> list[int]:
     return kept
 
 
-def _cut(pen: Pen, text: Text, width: int) -> Text:
+def _cut(pen: Pen, text: Text, width: int, head: int | None = None) -> Text:
     if text.cell_len <= width:
         return text
     # Wide characters take two cells each; half as many are sure to fit.
     plain = text.plain if text.cell_len == len(text) else text.plain[: width // 2]
-    return Text(shorten(plain, width, pen.clean("…")), text.style)
+    return Text(shorten(plain, width, pen.clean("…"), head), text.style)
