@@ -117,6 +117,7 @@ def diagnose(
     # A radial gradient seen update by update says more than a radial part of the momentum.
     explained = {c.tensor for c in contradicted if c.kind is not Mismatch.RADIAL_MOMENTUM} | stopped
     radial = {f.subject: f for f in radial_findings(groups, readings, hyper.epsilon, explained)}
+    angles = motion.lag_angles if motion.angles is None else motion.angles
     diagnosis = Diagnosis(
         intervals=with_frozen_flags(intervals, spans),
         stages=stages,
@@ -128,11 +129,10 @@ def diagnose(
         groups=with_radial_evidence(groups, readings),
         hyper=hyper,
         tolerance=tolerance,
-        lags=None
-        if motion.angles is None
-        else lag_frame(
-            joint_angles(motion.angles, motion.snapshots, groups), measured, owner, tracks.steps
+        lags=lag_frame(
+            joint_angles(angles, motion.snapshots, groups), measured, owner, tracks.steps
         ),
+        lags_of_all_weights=motion.angles is not None,
         decay_curves=decay_curves(measured, curves, stages, owner, groups, decays),
         metric=metric,
         metric_stages=with_metric,

@@ -250,9 +250,9 @@ class Diagnosis:
     hyper-parameters with every cut placed as well as the weights can tell. Tensors the theory does
     not bind (role not invariant) appear in the frames with state `undetermined`, reason
     `not scale-invariant`.
-    `lags` (`LAG_SCHEMA`) is None unless all pairs were measured; `metric` and `metric_stages`
-    are there with `--metrics` only; `unit_gradients` and `theorems` carry their schemas and are
-    empty where nothing is known.
+    `lags` (`LAG_SCHEMA`) comes from a few weights of each tensor unless all pairs were measured;
+    `metric` and `metric_stages` are there with `--metrics` only; `unit_gradients` and `theorems`
+    carry their schemas and are empty where nothing is known.
     """
 
     intervals: pl.DataFrame
@@ -266,6 +266,7 @@ class Diagnosis:
     hyper: HyperParameters
     tolerance: float
     lags: pl.DataFrame | None = None
+    lags_of_all_weights: bool = False
     decay_curves: pl.DataFrame = field(
         default_factory=lambda: pl.DataFrame(schema=DECAY_CURVE_SCHEMA)
     )

@@ -18,10 +18,10 @@ import polars as pl
 
 from smdlens.atomic import make_folder, write_bytes
 from smdlens.containers.files import open_regular
-from smdlens.motion.records import PAIR_SCHEMA, SNAPSHOT_SCHEMA
+from smdlens.motion.records import PAIR_SCHEMA, SAMPLED_SCHEMA
 
 # Raised whenever columns or their meaning change; part of the seal.
-_VERSION = "smdlens motion cache 1"
+_VERSION = "smdlens motion cache 2"
 _OTHER: dict[str, pl.DataType] = {
     "kind": pl.String(),
     "key": pl.String(),
@@ -33,7 +33,7 @@ _OTHER: dict[str, pl.DataType] = {
     "inode": pl.Int64(),
     "values": pl.List(pl.Float64()),
 }
-SCHEMA: dict[str, pl.DataType] = {**_OTHER, **SNAPSHOT_SCHEMA, **PAIR_SCHEMA}
+SCHEMA: dict[str, pl.DataType] = {**_OTHER, **SAMPLED_SCHEMA, **PAIR_SCHEMA}
 _SEAL = "seal"
 # A few bytes can claim any number of rows.
 _MOST_ROWS = 20_000_000

@@ -14,6 +14,7 @@ from smdlens.motion.cache import MeasurementCache
 from smdlens.motion.device import Device, choose_device
 from smdlens.motion.files import FilePool
 from smdlens.motion.known import Known, Part
+from smdlens.motion.lag_sample import lag_angles, slots_of
 from smdlens.motion.plan import Task, batches
 from smdlens.motion.records import Motion, ReadCost
 from smdlens.motion.select import select
@@ -96,7 +97,7 @@ def measure(
             notes.append(f"{known.share:.0%} known from the cache")
         notes.append(cache.save())
     return Motion(
-        snapshots=snapshots,
+        snapshots=snapshots.drop("sample"),
         pairs=pairs,
         statistics=statistics,
         cost=ReadCost(
@@ -108,6 +109,7 @@ def measure(
             pool.read_seconds,
         ),
         angles=angles,
+        lag_angles=lag_angles(snapshots, pairs),
     )
 
 
@@ -146,7 +148,9 @@ def _measured(
                 continue
             if current is None:
                 plan = plans[piece.tensor]
-                current = piece.tensor, sums_for(plan.layout, len(plan.snapshots), plan.clock)
+                slots = piece.part.sums.sample.shape[1]
+                empty = sums_for(plan.layout, len(plan.snapshots), plan.clock, slots)
+                current = piece.tensor, empty
             with quiet():
                 current[1].add(piece.part.sums, piece.part.channel, piece.part.clock)
         if progress is not None:
@@ -177,7 +181,7 @@ class _Work:
             if not task.is_whole:
                 done.append(_Piece(task.tensors[0], part))
                 continue
-            for tensor, sums in _apart(task, part.sums):
+            for tensor, sums in self._apart(task, part.sums):
                 rows = self.maker.rows(self.parts[tensor], sums)
                 if done and isinstance(done[-1], Rows):
                     done[-1].extend(rows)
@@ -185,13 +189,15 @@ class _Work:
                     done.append(rows)
         return done
 
-
-def _apart(task: Task, sums: TensorSums) -> Iterator[tuple[int, TensorSums]]:
-    """The sums of each tensor of a task that measured all of one or several."""
-    if task.plan.joined is None:
-        yield task.tensors[0], sums
-        return
-    starts = task.plan.joined.owners
-    stops = *starts[1:], task.plan.joined.channels
-    for index, tensor in enumerate(task.tensors):
-        yield tensor, sums.of(index, slice(starts[index], stops[index]))
+    def _apart(self, task: Task, sums: TensorSums) -> Iterator[tuple[int, TensorSums]]:
+        """The sums of each tensor of a task that measured all of one or several."""
+        if task.plan.joined is None:
+            yield task.tensors[0], sums
+            return
+        starts = task.plan.joined.owners
+        stops = *starts[1:], task.plan.joined.channels
+        slot = 0
+        for index, tensor in enumerate(task.tensors):
+            first, slot = slot, slot + slots_of(self.parts[tensor].selected.plan.numel)
+            channels, slots = slice(starts[index], stops[index]), slice(first, slot)
+            yield tensor, sums.of(index, channels, slots)

@@ -113,6 +113,14 @@ class Geometry:
             return np.asarray(x.sum(-1, keepdim=True).cpu().numpy())
         return np.asarray(np.add.reduceat(x.numpy(), self._first_elements, axis=-1))
 
+    def strided(self, most: int) -> NDArray[np.int64]:
+        """Of each tensor's elements every so-manieth, at most `most`, one tensor after another."""
+        pieces = [
+            np.arange(first, first + size, -(-size // most))
+            for first, size in zip(self._first_elements.tolist(), self.sizes.tolist(), strict=True)
+        ]
+        return np.concatenate(pieces)
+
     def range(self, x: torch.Tensor) -> Float:
         """Smallest and largest element of each tensor, [tensors, 2]; x is [size]."""
         if self.tensors == 1:

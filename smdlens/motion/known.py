@@ -11,7 +11,7 @@ import polars as pl
 from smdlens.hyper.records import HyperParameters
 from smdlens.motion.cache import MeasurementCache
 from smdlens.motion.device import Device
-from smdlens.motion.records import PAIR_SCHEMA, SNAPSHOT_SCHEMA
+from smdlens.motion.records import PAIR_SCHEMA, SAMPLED_SCHEMA
 from smdlens.motion.row_keys import RowKeys, row_keys
 from smdlens.motion.select import Selected
 from smdlens.snapshots.records import SnapshotSeries
@@ -40,7 +40,7 @@ class _Table:
         return [name for name in self.schema if name not in ("tensor", *self.places)]
 
 
-_SNAPSHOTS = _Table("snapshot", SNAPSHOT_SCHEMA, "snapshot", ("snapshot", "step"))
+_SNAPSHOTS = _Table("snapshot", SAMPLED_SCHEMA, "snapshot", ("snapshot", "step"))
 _PAIRS = _Table(
     "pair",
     PAIR_SCHEMA,
@@ -118,7 +118,7 @@ class Known:
         """Both tables, whole and in order; what was measured goes into the cache.
 
         Args:
-            snapshots: Measured rows with `SNAPSHOT_SCHEMA`.
+            snapshots: Measured rows with `SAMPLED_SCHEMA`.
             pairs: Measured rows with `PAIR_SCHEMA`.
         """
         return self._complete(_SNAPSHOTS, snapshots), self._complete(_PAIRS, pairs)
@@ -166,7 +166,7 @@ def _wanted_pairs(
 
 
 def _wanted(columns: dict[str, list[str] | list[int]]) -> pl.DataFrame:
-    schema = {**SNAPSHOT_SCHEMA, **PAIR_SCHEMA, "key": pl.String()}
+    schema = {**SAMPLED_SCHEMA, **PAIR_SCHEMA, "key": pl.String()}
     frame = pl.DataFrame(columns, schema={name: schema[name] for name in columns})
     return frame.with_row_index("place")
 

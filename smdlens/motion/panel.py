@@ -110,5 +110,14 @@ class Panel:
         else:
             w2, chord = side_by_side(w2), chord.side_by_side()
         buffers.snapshot[..., SnapshotSum.NONFINITE] = self._nonfinite
+        sample = self._rounding.sample()
         self._rounding.summed(buffers.snapshot)
-        return TensorSums(w2, buffers.snapshot, self._clock, chord, buffers.pair, buffers.s_range)
+        return TensorSums(
+            w2,
+            buffers.snapshot,
+            self._clock,
+            chord,
+            buffers.pair,
+            buffers.s_range,
+            sample,
+        )

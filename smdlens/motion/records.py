@@ -8,7 +8,7 @@ workers merge by adding in a fixed order.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import polars as pl
 
@@ -29,6 +29,9 @@ SNAPSHOT_SCHEMA: dict[str, pl.DataType] = {
     "u2": pl.Float64(),  # |u|^2
     "vhat_sum": pl.Float64(),  # sum vhat
 }
+
+# While measuring, with a few of the weights themselves (lag_sample.py); null where none are kept.
+SAMPLED_SCHEMA: dict[str, pl.DataType] = {**SNAPSHOT_SCHEMA, "sample": pl.List(pl.Float64())}
 
 # One row per (tensor, pair of neighbouring snapshots a -> b), c = |b| / |a|. S_i is the geometric
 # mean over both ends of sqrt(vhat_i) + eps scaled to mean 1 (docs/theory.md §6); at an end without
@@ -143,6 +146,7 @@ class Motion:
             still at either end of the run.
         cost: Bytes, time and device.
         angles: Frame with `ANGLE_SCHEMA`, None unless all pairs were asked for.
+        lag_angles: The same at lags 1, 2, 4 ..., from a few weights of each tensor.
     """
 
     snapshots: pl.DataFrame
@@ -150,6 +154,7 @@ class Motion:
     statistics: Mapping[str, NormStatistics]
     cost: ReadCost
     angles: pl.DataFrame | None = None
+    lag_angles: pl.DataFrame = field(default_factory=lambda: pl.DataFrame(schema=ANGLE_SCHEMA))
 
     @property
     def frozen_statistics(self) -> frozenset[str]:

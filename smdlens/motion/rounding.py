@@ -11,11 +11,13 @@ so this ratio varies little: by a per cent for Gaussian weights (docs/theory.md,
 
 from __future__ import annotations
 
+import numpy as np
 import torch
 
+from smdlens.motion import lag_sample
 from smdlens.motion.geometry import Float, Geometry, Slab
 from smdlens.motion.layout import Block
-from smdlens.motion.plan import TensorPlan
+from smdlens.motion.plan import SMALL_TENSOR, TensorPlan
 from smdlens.motion.sums import SnapshotSum
 from smdlens.motion.tensors import storage_dtype
 from smdlens.motion.workspace import Workspace
@@ -84,7 +86,10 @@ class RoundingSample:
     ) -> None:
         self._dtypes = [storage_dtype(s.weights.dtype) for s in plan.snapshots]
         self._geometry = geometry
-        step = 1 if plan.joined is not None else sampling_step(plan.numel)
+        small = plan.joined is not None or plan.numel <= SMALL_TENSOR
+        step = 1 if small else sampling_step(plan.numel)
+        self._blocks, self._step = blocks, step
+        self._numel = None if plan.joined is not None else plan.numel
         self._places: list[tuple[slice, slice]] = []
         count = 0
         for block in blocks:
@@ -108,6 +113,18 @@ class RoundingSample:
         if bad is not None:
             self._kept[index, place].masked_fill_(bad[here], torch.nan)
             self._has_bad = True
+
+    def sample(self) -> Float:
+        """The weights that are kept for angles at long lags, [S, slots]; before `summed`."""
+        kept = self._kept.cpu().numpy()
+        if self._numel is None:
+            return kept[:, self._geometry.strided(lag_sample.MOST_KEPT)]
+        stride = lag_sample.stride_of(self._numel, self._step)
+        out = np.zeros((len(kept), lag_sample.slots_of(self._numel, self._step)))
+        for block, (_, here) in zip(self._blocks, self._places, strict=True):
+            chosen, slots = lag_sample.places(block, self._step, stride)
+            out[:, slots] = kept[:, here][:, chosen]
+        return out
 
     def summed(self, snapshot: Float) -> None:
         """Write the sums into `TensorSums.snapshot`."""

@@ -20,7 +20,7 @@ from smdlens.snapshots.records import Snapshot, TensorRef
 from smdlens.vocabulary import Role, Slot
 
 # Raised whenever a kernel, a block or a merge gives other numbers than before.
-KERNELS = 3
+KERNELS = 4
 Fingerprint = Callable[[str], str]
 
 
@@ -90,6 +90,7 @@ def _recipe(selected: Selected, device: Device) -> str:
         plan.clock,
         selected.symmetry.groups,
         selected.symmetry.role == Role.IRRELEVANT,
+        selected.sampled,
     )
 
 

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from smdlens.hyper.records import HyperParameters
+from smdlens.motion.lag_sample import MOST_ROWS
 from smdlens.motion.layout import layout_of, storage_order
 from smdlens.motion.optimizer import adam_moments, gradient_rule
 from smdlens.motion.plan import AdamSource, SnapshotSources, Source, TensorPlan
@@ -19,10 +20,17 @@ ON_A_SPHERE = INVARIANT_ROLES | {Role.JOINTLY_SCALE_INVARIANT}
 
 @dataclass(frozen=True, slots=True)
 class Selected:
-    """A tensor to measure and its answer from the graph."""
+    """A tensor to measure and its answer from the graph.
+
+    Attributes:
+        symmetry: The answer.
+        plan: Where its bytes lie.
+        sampled: Whether a few of its weights are kept for angles at long lags.
+    """
 
     symmetry: TensorSymmetry
     plan: TensorPlan
+    sampled: bool = False
 
 
 def select(
@@ -33,10 +41,11 @@ def select(
     Measured are floating tensors of two or more dimensions, those on a sphere (alone or with
     others) of any, and clocks, as far as every snapshot has them in one shape.
     """
+    measured = [s for s in groups.tensors.values() if _is_measured(s, series)]
+    on_sphere = sum(symmetry.role in ON_A_SPHERE for symmetry in measured)
+    sampled = on_sphere * len(series.snapshots) <= MOST_ROWS
     return tuple(
-        Selected(symmetry, _plan(symmetry, series, hyper))
-        for symmetry in groups.tensors.values()
-        if _is_measured(symmetry, series)
+        Selected(s, _plan(s, series, hyper), sampled and s.role in ON_A_SPHERE) for s in measured
     )
 
 

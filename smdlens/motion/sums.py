@@ -61,6 +61,8 @@ class TensorSums:
         chord: [P, channels].
         pair: [P, M, len(PairSum)].
         s_range: [P, M, 2] smallest and largest S.
+        sample: [S, slots] the weights that are kept, of one tensor after another; zero where they
+            lie in other blocks. NaN where not finite.
     """
 
     w2: Float
@@ -69,10 +71,11 @@ class TensorSums:
     chord: ChordSums
     pair: Float
     s_range: Float
+    sample: Float
 
     @classmethod
     def zeros(
-        cls, snapshots: int, channels: int, clock: int | None, tensors: int = 1
+        cls, snapshots: int, channels: int, clock: int | None, tensors: int = 1, slots: int = 0
     ) -> TensorSums:
         """Sums over nothing.
 
@@ -81,6 +84,7 @@ class TensorSums:
             channels: Channels covered.
             clock: Length of the clock vector, None where it is not wanted.
             tensors: M.
+            slots: Weights that are kept.
         """
         pairs = max(snapshots - 1, 0)
         s_range = np.empty((pairs, tensors, 2))
@@ -92,6 +96,7 @@ class TensorSums:
             ChordSums.zeros(pairs, channels),
             np.zeros((pairs, tensors, len(PairSum))),
             s_range,
+            np.zeros((snapshots, slots)),
         )
 
     def add(self, part: TensorSums, channel: int, clock: int) -> None:
@@ -108,10 +113,11 @@ class TensorSums:
             self.clock[:, clock : clock + part.clock.shape[1]] += part.clock
         self.chord.add_at(channel, part.chord)
         self.pair += part.pair
+        self.sample += part.sample
         np.minimum(self.s_range[..., 0], part.s_range[..., 0], out=self.s_range[..., 0])
         np.maximum(self.s_range[..., 1], part.s_range[..., 1], out=self.s_range[..., 1])
 
-    def of(self, tensor: int, channels: slice) -> TensorSums:
+    def of(self, tensor: int, channels: slice, slots: slice) -> TensorSums:
         """The sums of one of several tensors, as views."""
         one = slice(tensor, tensor + 1)
         return TensorSums(
@@ -121,6 +127,7 @@ class TensorSums:
             self.chord.of(channels),
             self.pair[:, one],
             self.s_range[:, one],
+            self.sample[:, slots],
         )
 
 
@@ -133,6 +140,7 @@ class TaskSums:
     sums: TensorSums
 
 
-def sums_for(layout: Layout, snapshots: int, clock: bool) -> TensorSums:
+def sums_for(layout: Layout, snapshots: int, clock: bool, slots: int) -> TensorSums:
     """Empty sums of a whole tensor."""
-    return TensorSums.zeros(snapshots, layout.count, layout.clock_size if clock else None)
+    size = layout.clock_size if clock else None
+    return TensorSums.zeros(snapshots, layout.count, size, slots=slots)

@@ -12,7 +12,7 @@ from smdlens.hyper.records import HyperParameters
 from smdlens.motion.files import FilePool
 from smdlens.motion.known import Part
 from smdlens.motion.leak import leak_sums, norm_values
-from smdlens.motion.records import PAIR_SCHEMA, SNAPSHOT_SCHEMA
+from smdlens.motion.records import PAIR_SCHEMA, SAMPLED_SCHEMA
 from smdlens.motion.rows import PAIR_VALUES, SNAPSHOT_VALUES, pair_values, snapshot_values
 from smdlens.motion.select import Selected
 from smdlens.motion.sums import TensorSums, quiet
@@ -33,12 +33,14 @@ class Rows:
         tensors: Their names.
         first: Index of the first snapshot of each.
         snapshots: [S, columns] of each, `SNAPSHOT_VALUES`.
+        samples: [S, kept weights] of each, None where none are kept.
         pairs: [S - 1, columns] of each, `PAIR_VALUES`.
     """
 
     tensors: list[str] = field(default_factory=list)
     first: list[int] = field(default_factory=list)
     snapshots: list[Float] = field(default_factory=list)
+    samples: list[Float | None] = field(default_factory=list)
     pairs: list[Float] = field(default_factory=list)
 
     def extend(self, other: Rows) -> None:
@@ -46,6 +48,7 @@ class Rows:
         self.tensors += other.tensors
         self.first += other.first
         self.snapshots += other.snapshots
+        self.samples += other.samples
         self.pairs += other.pairs
 
 
@@ -70,7 +73,8 @@ class RowMaker:
         with quiet():
             leak = self._leak(selected, window, sums.w2)
             snapshots, pairs = snapshot_values(selected, sums), pair_values(selected, sums, leak)
-        return Rows([selected.symmetry.name], [first], [snapshots], [pairs])
+        sample = sums.sample.copy() if selected.sampled else None
+        return Rows([selected.symmetry.name], [first], [snapshots], [sample], [pairs])
 
     def _leak(self, selected: Selected, snapshots: tuple[Snapshot, ...], w2: Float) -> Float | None:
         norm = selected.symmetry.norm
@@ -95,7 +99,7 @@ class Tables:
 
     def __init__(self, steps: tuple[int, ...]) -> None:
         self._steps = np.array(steps, dtype=np.int64)
-        self._snapshots = [pl.DataFrame(schema=SNAPSHOT_SCHEMA)]
+        self._snapshots = [pl.DataFrame(schema=SAMPLED_SCHEMA)]
         self._pairs = [pl.DataFrame(schema=PAIR_SCHEMA)]
         self._loose = Rows()
 
@@ -106,7 +110,7 @@ class Tables:
             self._pack()
 
     def frames(self) -> tuple[pl.DataFrame, pl.DataFrame]:
-        """Frames with `SNAPSHOT_SCHEMA` and `PAIR_SCHEMA`."""
+        """Frames with `SAMPLED_SCHEMA` and `PAIR_SCHEMA`."""
         if self._loose.tensors:
             self._pack()
         return pl.concat(self._snapshots), pl.concat(self._pairs)
@@ -115,7 +119,9 @@ class Tables:
         rows, steps = self._loose, self._steps
         names, at = _places(rows, rows.snapshots)
         head: Head = {"tensor": names, "snapshot": at, "step": steps[at]}
-        self._snapshots.append(_frame(head, SNAPSHOT_VALUES, rows.snapshots, SNAPSHOT_SCHEMA))
+        head["sample"] = _lists(rows.samples, rows.snapshots)
+        frame = _frame(head, SNAPSHOT_VALUES, rows.snapshots, SAMPLED_SCHEMA)
+        self._snapshots.append(frame.select(list(SAMPLED_SCHEMA)))
         names, at = _places(rows, rows.pairs)
         head = {"tensor": names, "snapshot_from": at, "snapshot_to": at + 1}
         head |= {"step_from": steps[at], "step_to": steps[at + 1]}
@@ -129,6 +135,16 @@ def _places(rows: Rows, values: list[Float]) -> tuple[pl.Series, NDArray[np.int6
     names = pl.Series(rows.tensors).gather(np.repeat(np.arange(len(counts)), counts))
     at = [np.arange(first, first + n) for first, n in zip(rows.first, counts, strict=True)]
     return names, np.concatenate(at)
+
+
+def _lists(samples: list[Float | None], values: list[Float]) -> pl.Series:
+    """The kept weights as one list for each row; null where none are kept."""
+    kind = SAMPLED_SCHEMA["sample"]
+    pieces = [
+        pl.Series([None] * len(rows), dtype=kind) if kept is None else pl.Series(kept).cast(kind)
+        for kept, rows in zip(samples, values, strict=True)
+    ]
+    return pl.concat(pieces)
 
 
 def _frame(

@@ -48,7 +48,9 @@ def _merged(
         if total is None:
             channels = max(b.channel + b.channels for b in covered) - channel
             length = max(b.clock + b.shape[0] * b.shape[2] for b in covered) - clock
-            total = TensorSums.zeros(len(plan.snapshots), channels, length if plan.clock else None)
+            size = length if plan.clock else None
+            slots = part.sample.shape[1]
+            total = TensorSums.zeros(len(plan.snapshots), channels, size, slots=slots)
         total.add(part, blocks[0].channel - channel, blocks[0].clock - clock)
     assert total is not None, "there is at least one block"
     return total

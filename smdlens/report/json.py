@@ -29,7 +29,7 @@ _SIGNIFICANT_DIGITS = 12
 def to_dict(report: Report, result: CheckResult | None = None) -> dict[str, Any]:
     """The whole report as dicts, lists and scalars; with `result` what a policy made of it."""
     diagnosis = report.diagnosis
-    content = {
+    content: dict[str, Any] = {
         "schema_version": SCHEMA_VERSION,
         "smdlens_version": __version__,
         "command": list(report.command),
@@ -73,8 +73,9 @@ def to_dict(report: Report, result: CheckResult | None = None) -> dict[str, Any]
             "headline": report.summary.headline,
         },
     }
-    if diagnosis.lags is not None:
+    if diagnosis.lags is not None and not diagnosis.lags.is_empty():
         content["lags"] = diagnosis.lags.to_dicts()
+        content["lags_of_all_weights"] = diagnosis.lags_of_all_weights
     if diagnosis.metric is not None:
         content["metric"] = _metric(diagnosis.metric, diagnosis.metric_stages)
     if result is not None:

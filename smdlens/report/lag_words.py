@@ -5,14 +5,19 @@ from __future__ import annotations
 import polars as pl
 
 from smdlens.diagnosis.records import Diagnosis
+from smdlens.motion.lag_sample import MOST_KEPT
 from smdlens.report import numbers
+
+LAGS_FROM_A_FEW = (
+    f"From at most {MOST_KEPT} weights of each tensor; --all-pairs takes all weights and lags."
+)
 
 
 def lag_texts(diagnosis: Diagnosis) -> list[str]:
     """Angle over that of a random walk at lags 1, 2, 4 ... of the shortest; medians over tensors.
 
     Where the walk itself would have forgotten its start, no angle tells anything: said as
-    saturated. Empty without `--all-pairs`.
+    saturated.
     """
     lags = diagnosis.lags
     if lags is None or lags.is_empty():

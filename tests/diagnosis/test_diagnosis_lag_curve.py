@@ -90,7 +90,23 @@ def test_what_moves_otherwise_is_said(run, tmp_path, speed, label) -> None:
     assert near["ratio_to_walk"] == pytest.approx(speed, rel=1e-3)
 
 
-def test_the_json_has_them_on_request_and_fits_the_schema(run, tmp_path) -> None:
+def test_a_few_weights_tell_the_same_without_being_asked(run, tmp_path) -> None:
+    """Lags doubling, from 128 of the 4000 weights; labels of clear cases agree."""
+    every = lags(run, tmp_path)
+    few = analyze(tmp_path).diagnosis.lags
+    assert few.height < every.height
+    ends = ["tensor", "stage", "lag_steps"]
+    both = few.join(every, on=ends, how="inner", suffix="_all").filter(pl.col("pairs") > 8)
+    assert both.height >= 10
+    told = both.filter(~pl.col("saturated"))
+    ratio = told["angle_rad"] / told["angle_rad_all"]
+    assert (ratio - 1.0).abs().max() < 0.1
+    clear = told.filter(pl.col("ratio_to_walk_all").is_between(0.9, 1.1))
+    assert clear.height >= 6
+    assert set(clear["motion"]) == {"diffusive"}
+
+
+def test_the_json_has_them_and_fits_the_schema(run, tmp_path) -> None:
     from importlib.resources import files
 
     write(run, tmp_path)
@@ -98,7 +114,9 @@ def test_the_json_has_them_on_request_and_fits_the_schema(run, tmp_path) -> None
     without = analyze(tmp_path).to_dict()
     schema = json.loads((files("smdlens.report") / "schema.json").read_text())
     jsonschema.validate(with_lags, schema)
-    assert "lags" not in without
+    jsonschema.validate(without, schema)
+    assert (with_lags["lags_of_all_weights"], without["lags_of_all_weights"]) == (True, False)
+    assert len(with_lags["lags"]) > len(without["lags"]) > 10
     assert with_lags["command"][-1] == "--all-pairs"
     assert len(with_lags["lags"]) > 20
     with_lags["lags"][0]["motion"] = "ballistic"

@@ -37,12 +37,15 @@ def pair_sums(a: torch.Tensor, b: torch.Tensor, layout: Layout, size: int, tmp: 
         sources.append(SnapshotSources(Source((extent,), str(t.dtype).removeprefix("torch."))))
     plan = TensorPlan("w", layout, True, tuple(sources), (None,))
     covered = tuple(blocks(layout, size))
-    total = sums_for(layout, 2, True)
+    total: TensorSums | None = None
     with FilePool() as pool:
         space = Workspace(pool, torch.device("cpu"))
         for first in range(0, len(covered), 3):
             part = run_task(Task((0,), plan, covered[first : first + 3]), space)
+            if total is None:
+                total = sums_for(layout, 2, True, part.sums.sample.shape[1])
             total.add(part.sums, part.channel, part.clock)
+    assert total is not None
     return total
 
 

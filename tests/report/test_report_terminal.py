@@ -187,7 +187,8 @@ def test_the_angle_by_lag_is_said_and_so_is_saturation():
         schema=LAG_SCHEMA,
         orient="row",
     )
-    text = h.rendered(h.resnet_report(dataclasses.replace(diagnosis, lags=frame)), width=160)
+    asked = dataclasses.replace(diagnosis, lags=frame, lags_of_all_weights=True)
+    text = h.rendered(h.resnet_report(asked), width=160)
     assert (
         "stage 2 · 10: 1.00 diffusive · 20: 0.90 · 40: 0.60 confined · saturated from 80 on: too"
     ) in " ".join(text.split())

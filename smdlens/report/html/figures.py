@@ -12,6 +12,7 @@ from matplotlib.figure import Figure
 
 from smdlens.report import numbers
 from smdlens.report.cuts import summarise_cuts
+from smdlens.report.lag_words import LAGS_FROM_A_FEW
 from smdlens.report.metric_words import metric_text
 from smdlens.report.plots import against_theory, clock, heat_map, lag_curve, run_wide
 from smdlens.report.plots.canvas import drawing, inline_svg
@@ -92,12 +93,13 @@ def draw(report: Report, data: PlotData, worst: list[str]) -> Figures:
             ),
             lags=_svg(
                 None
-                if lags is None
+                if lags is None or lags.is_empty()
                 else lag_curve.lag_curve(lags.filter(pl.col("tensor").is_in(names))),
                 "lags",
                 "Angle between snapshots by their distance",
                 "The angle between two snapshots of one stage against the iterations between them, "
-                "beside that of a random walk in equilibrium.",
+                "beside that of a random walk in equilibrium."
+                + ("" if report.diagnosis.lags_of_all_weights else f" {LAGS_FROM_A_FEW}"),
             ),
             metric=_svg(
                 None

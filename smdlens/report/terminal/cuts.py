@@ -22,12 +22,13 @@ _CHANGED = math.log(1.05)
 
 
 def show(report: Report, pen: Pen) -> None:
-    """The last cuts (all with -v), and the angle by lag where it was measured."""
+    """The last cuts (all with -v), and the angle by lag where it was asked for (or with -v)."""
     cuts = [cut for cut in summarise_cuts(report.diagnosis) if cut.ends[0] is not None]
     shown = cuts if pen.verbose else cuts[-_MOST:]
     if not report.summary.equilibrium.total:
         return
-    lags = lag_texts(report.diagnosis)
+    asked = pen.verbose or report.diagnosis.lags_of_all_weights
+    lags = lag_texts(report.diagnosis) if asked else []
     if shown or lags:
         pen.blank()
     for cut in shown:
