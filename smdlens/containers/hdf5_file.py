@@ -14,7 +14,8 @@ from dataclasses import dataclass
 
 from smdlens.containers.files import RegularFile
 from smdlens.containers.hdf5_attributes import AttributeReader, Value
-from smdlens.containers.hdf5_chunks import StoredChunk, read_chunks
+from smdlens.containers.hdf5_chunk_index import stored_chunks
+from smdlens.containers.hdf5_chunks import StoredChunk
 from smdlens.containers.hdf5_headers import Message, ObjectHeaders
 from smdlens.containers.hdf5_links import FractalHeap, Link, OldGroup, RecordTree, parse_link
 from smdlens.containers.hdf5_types import (
@@ -26,6 +27,7 @@ from smdlens.containers.hdf5_types import (
     parse_datatype,
     parse_filters,
     parse_layout,
+    parse_most,
 )
 from smdlens.containers.limits import DEFAULT_LIMITS, Limits
 from smdlens.errors import (
@@ -206,7 +208,8 @@ class _Reader:
             raise Hdf5FormatError(f"the dataset {path[:200]!r} lacks its shape, type or place")
         shape = parse_dataspace(Cursor(by_kind[_SPACE].body))
         datatype = parse_datatype(Cursor(by_kind[_TYPE].body))
-        layout = parse_layout(Cursor(by_kind[_LAYOUT].body))
+        space, place = by_kind[_SPACE].body, by_kind[_LAYOUT].body
+        layout = parse_layout(Cursor(place), parse_most(Cursor(space)))
         if isinstance(layout, str):
             kind = SnapshotUnsafeError if "virtual" in layout else SnapshotUnsupportedError
             raise kind(
@@ -248,7 +251,7 @@ class _Reader:
         if layout.kind == "chunked":
             if layout.address == UNDEFINED or len(layout.chunk) != len(shape):
                 raise Hdf5FormatError(f"the dataset {path[:200]!r} has no chunks of its shape")
-            chunks = read_chunks(self._read, self._charge, layout.address, shape, layout.chunk)
+            chunks = stored_chunks(self._read, self._charge, layout, shape, width)
             size = math.prod(layout.chunk) * width
             if not filtered and any(chunk.nbytes != size for chunk in chunks):
                 raise Hdf5FormatError(f"a chunk of another size than its shape at {path[:200]!r}")

@@ -110,6 +110,35 @@ def parse_dataspace(cursor: Cursor) -> tuple[int, ...] | None:
     return shape
 
 
+def parse_most(cursor: Cursor) -> tuple[int, ...]:
+    """The largest shape a dataspace may grow to, `UNDEFINED` along an axis without a limit."""
+    shape = parse_dataspace(Cursor(cursor.data, cursor.at)) or ()
+    version, rank, flags = cursor.number(1), cursor.number(1), cursor.number(1)
+    cursor.take((5 if version == 1 else 1) + 8 * rank)
+    return tuple(cursor.number(8) for _ in range(rank)) if flags & 1 else shape
+
+
+@dataclass(frozen=True, slots=True)
+class ChunkIndex:
+    """How chunks are found since HDF5 1.10.
+
+    Attributes:
+        kind: 1 single chunk, 2 implicit, 3 fixed array, 4 extensible array, 5 B-tree.
+        most: The largest shape of the dataset.
+        nbytes: Bytes of a single filtered chunk; 0 where it has no filter.
+        skipped: Filters that were not applied to a single chunk.
+        plain_edges: Whether filters leave out the chunks that reach beyond the shape.
+        wide: Whether sizes of chunks take eight bytes (version 5).
+    """
+
+    kind: int
+    most: tuple[int, ...]
+    nbytes: int
+    skipped: int
+    plain_edges: bool
+    wide: bool
+
+
 @dataclass(frozen=True, slots=True)
 class Layout:
     """Where a dataset's elements lie.
@@ -120,6 +149,7 @@ class Layout:
         nbytes: Bytes (compact, contiguous).
         inline: The bytes themselves (compact).
         chunk: Shape of a chunk.
+        index: How its chunks are found; None for a version 1 B-tree.
     """
 
     kind: str
@@ -127,10 +157,11 @@ class Layout:
     nbytes: int
     inline: tuple[int, int] | None = None
     chunk: tuple[int, ...] = ()
+    index: ChunkIndex | None = None
 
 
-def parse_layout(cursor: Cursor) -> Layout | str:
-    """A layout message, or a word for a layout that is not read."""
+def parse_layout(cursor: Cursor, most: tuple[int, ...]) -> Layout | str:
+    """A layout message, or a word for a layout that is not read; `most` is the largest shape."""
     version = cursor.number(1)
     if version not in (3, 4, 5):
         return f"a layout of version {version}"
@@ -147,7 +178,21 @@ def parse_layout(cursor: Cursor) -> Layout | str:
         address = cursor.number(8)
         sizes = tuple(cursor.number(4) for _ in range(rank))
         return Layout("chunked", address, 0, chunk=sizes[:-1])
-    return "a virtual dataset" if kind == 3 else "chunks indexed as since HDF5 1.10"
+    return _indexed(cursor, most, wide=version == 5) if kind == 2 else "a virtual dataset"
+
+
+def _indexed(cursor: Cursor, most: tuple[int, ...], *, wide: bool) -> Layout:
+    flags, rank, width = cursor.number(1), cursor.number(1), cursor.number(1)
+    if not 1 < rank <= _MOST_DIMENSIONS + 1 or not 0 < width <= 8:
+        raise Hdf5FormatError(f"chunks of {rank} dimensions")
+    sizes = tuple(cursor.number(width) for _ in range(rank))
+    kind = cursor.number(1)
+    if not 1 <= kind <= 5:
+        raise Hdf5FormatError(f"an index of chunks of kind {kind}")
+    nbytes, skipped = (cursor.number(8), cursor.number(4)) if kind == 1 and flags & 2 else (0, 0)
+    cursor.take({3: 1, 4: 5, 5: 6}.get(kind, 0))
+    index = ChunkIndex(kind, most, nbytes, skipped, bool(flags & 1), wide)
+    return Layout("chunked", cursor.number(8), 0, chunk=sizes[:-1], index=index)
 
 
 def parse_filters(cursor: Cursor) -> tuple[str, ...]:

@@ -9,7 +9,7 @@ import pytest
 
 from smdlens.containers.files import reading
 from smdlens.containers.hdf5_file import Hdf5Dataset, Hdf5Group, read_hdf5
-from smdlens.containers.hdf5_types import Cursor, Hdf5FormatError
+from smdlens.containers.hdf5_types import Cursor, Hdf5FormatError, parse_layout
 from smdlens.containers.limits import Limits
 from smdlens.containers.packed import unpack
 from smdlens.errors import (
@@ -45,6 +45,28 @@ def test_layouts_of_every_age(name: str) -> None:
     notes = {k: v for k, v in root.attributes.items() if k.startswith("note")}
     assert notes == {f"note {n}": f"text {n} " * 3 for n in range(12)}
     assert sorted(text_list(root.attributes, "layer_names") or []) == sorted(root.members)
+
+
+def test_every_index_of_chunks_since_1_10() -> None:
+    snapshot = open_snapshot(GOLDEN / "v110_chunks.h5", weights_key="model")
+    with np.load(GOLDEN / "expected_chunks.npz") as expected:
+        assert len(snapshot.tensors) == len(expected.files) == 12
+        for key in expected.files:
+            ours = load(snapshot.tensors[f"{key}.weight"]).numpy()
+            assert np.array_equal(ours, expected[key].T), key
+
+
+def test_an_index_of_an_impossible_kind_or_rank() -> None:
+    head, tail = b"\x04\x02\0\x03\x01\x04\x03\x04", bytes(20)
+    assert not isinstance(parse_layout(Cursor(head + b"\x01" + tail), (4, 3)), str)
+    for bad in (head + b"\x06", b"\x04\x02\0\x01\x01\x04\x01", b"\x04\x02\0\x03\x09" + head):
+        with pytest.raises(Hdf5FormatError):
+            parse_layout(Cursor(bad + tail), (4, 3))
+
+
+def test_a_great_number_of_chunks_is_paid_for_first() -> None:
+    with pytest.raises(SnapshotUnsafeError, match="too many objects"):
+        _read("v110_chunks.h5", Limits(plain_values=1500))
 
 
 def test_a_filtered_dataset_is_unpacked_chunk_by_chunk() -> None:

@@ -20,6 +20,7 @@ FILES = {
     "weights-h5": ("keras/sgd/w-3.weights.h5", 10_000, 12_000),
     "keras": ("keras/sgdw/model-3.keras", 30_000, 20_000),
     "hdf5-1.8": ("hdf5/v108.h5", 8_000, 12_000),
+    "hdf5-1.10": ("hdf5/v110_chunks.h5", 20_000, 40_000),
 }
 # A checkpoint's folder, and which of its files to break.
 FOLDERS = {

@@ -44,6 +44,37 @@ with h5py.File(HERE / "v108.h5") as file:
     np.savez(HERE / "expected.npz", **{k: file[k][f"{k}/kernel:0"][()] for k in ARRAYS})
 
 
+def indices():
+    """Every kind of index since HDF5 1.10, two of them long enough to be cut into pages."""
+    kinds = {
+        "single": ((5, 6), (5, 6), None), "fixed": ((10, 7), (4, 3), (12, 30)),
+        "pages": ((1100,), (1,), None), "extensible": ((6, 40), (3, 1), (6, None)),
+        "blocks": ((700,), (1,), (None,)), "tree": ((30, 28), (4, 3), (None, None)),
+        "implicit": ((10, 7), (4, 3), None),
+    }  # fmt: skip
+    arrays, draw = {}, np.random.default_rng(1)
+    with h5py.File(HERE / "v110_chunks.h5", "w", libver="v110") as file:
+        names = [*kinds, *(f"{n}_packed" for n in kinds if n not in ("pages", "implicit"))]
+        file.attrs["layer_names"] = [name.encode() for name in names]
+        for name in names:
+            shape, chunks, most = kinds[name.removesuffix("_packed")]
+            group = file.create_group(name)
+            group.attrs["weight_names"] = [b"kernel:0"]
+            how = h5py.h5p.create(h5py.h5p.DATASET_CREATE)
+            how.set_chunk(chunks)
+            if name == "implicit":
+                how.set_alloc_time(h5py.h5d.ALLOC_TIME_EARLY)
+            if name.endswith("packed"):
+                how.set_shuffle()
+                how.set_deflate(4)
+            limits = most and tuple(h5py.h5s.UNLIMITED if n is None else n for n in most)
+            space = h5py.h5s.create_simple(shape, limits)
+            made = h5py.h5d.create(group.id, b"kernel:0", h5py.h5t.IEEE_F32LE, space, how)
+            arrays[name] = draw.normal(size=shape).astype(np.float32)
+            h5py.Dataset(made)[...] = arrays[name]
+    np.savez_compressed(HERE / "expected_chunks.npz", **arrays)
+
+
 def hostile(name, make):
     with h5py.File(HERE / f"hostile_{name}.h5", "w") as file:
         file.attrs["layer_names"] = [b"a"]
@@ -91,3 +122,4 @@ hostile("lzf", lambda f, g: g.create_dataset("w:0", data=np.zeros((8,), "f4"), c
 hostile("big_endian", lambda f, g: g.create_dataset("w:0", data=np.zeros(4, ">f4")))
 for make in (external_storage, virtual, giant, bomb, committed, compound, never_written):
     hostile(make.__name__, make)
+indices()
