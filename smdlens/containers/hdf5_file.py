@@ -19,10 +19,12 @@ from smdlens.containers.hdf5_chunks import StoredChunk
 from smdlens.containers.hdf5_headers import Message, ObjectHeaders
 from smdlens.containers.hdf5_links import FractalHeap, Link, OldGroup, RecordTree, parse_link
 from smdlens.containers.hdf5_types import (
+    TEXT,
     UNDEFINED,
     Cursor,
     Hdf5FormatError,
     Layout,
+    element_type,
     parse_dataspace,
     parse_datatype,
     parse_filters,
@@ -38,7 +40,6 @@ from smdlens.errors import (
 )
 
 MAGIC = b"\x89HDF\r\n\x1a\n"
-TEXT = "text"
 _DEEPEST = 32
 _SPACE, _LINK_INFO, _TYPE, _LINK, _EXTERNAL, _LAYOUT = 0x01, 0x02, 0x03, 0x06, 0x07, 0x08
 _FILTERS, _SYMBOLS = 0x0B, 0x11
@@ -206,10 +207,10 @@ class _Reader:
             raise self._unsupported(f"a committed datatype at {path[:200]!r}")
         if not {_SPACE, _TYPE, _LAYOUT} <= by_kind.keys():
             raise Hdf5FormatError(f"the dataset {path[:200]!r} lacks its shape, type or place")
-        shape = parse_dataspace(Cursor(by_kind[_SPACE].body))
+        space = by_kind[_SPACE].body
+        shape, most = parse_dataspace(Cursor(space)), parse_most(Cursor(space))
         datatype = parse_datatype(Cursor(by_kind[_TYPE].body))
-        space, place = by_kind[_SPACE].body, by_kind[_LAYOUT].body
-        layout = parse_layout(Cursor(place), parse_most(Cursor(space)))
+        layout = parse_layout(Cursor(by_kind[_LAYOUT].body), most)
         if isinstance(layout, str):
             kind = SnapshotUnsafeError if "virtual" in layout else SnapshotUnsupportedError
             raise kind(
@@ -222,11 +223,7 @@ class _Reader:
         unknown = [f for f in filters if f.partition(":")[0] not in _KNOWN_FILTERS]
         if unknown:
             raise self._unsupported(f"{unknown[0]} at {path[:200]!r}")
-        dtype = datatype.name
-        if dtype == "opaque16":
-            # Keras' .h5 keeps no other type of this kind; its .weights.h5 names it.
-            dtype = "bfloat16" if attributes.get("dtype", "bfloat16") == "bfloat16" else ""
-        dtype = TEXT if "string" in dtype else dtype
+        dtype = element_type(datatype, attributes.get("dtype"))
         if shape is None or dtype in ("", TEXT):
             return Hdf5Dataset(shape or (), dtype, attributes, (), (), ())
         width = datatype.size
@@ -252,8 +249,7 @@ class _Reader:
             if layout.address == UNDEFINED or len(layout.chunk) != len(shape):
                 raise Hdf5FormatError(f"the dataset {path[:200]!r} has no chunks of its shape")
             chunks = stored_chunks(self._read, self._charge, layout, shape, width)
-            size = math.prod(layout.chunk) * width
-            if not filtered and any(chunk.nbytes != size for chunk in chunks):
+            if not filtered and {c.nbytes for c in chunks} != {math.prod(layout.chunk) * width}:
                 raise Hdf5FormatError(f"a chunk of another size than its shape at {path[:200]!r}")
         elif layout.inline is not None:
             at, found = layout.inline

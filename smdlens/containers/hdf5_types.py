@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from itertools import pairwise
 
 UNDEFINED = (1 << 64) - 1
+TEXT = "text"
 _MOST_DIMENSIONS = 32
 _FLOATS = {
     (2, 5, 10): "float16", (2, 8, 7): "bfloat16", (4, 8, 23): "float32",
@@ -93,6 +94,14 @@ def parse_datatype(cursor: Cursor) -> Datatype:
     if kind == 9:
         return Datatype("vlen string" if bits & 0x0F == 1 else "", size)
     return Datatype("", size)
+
+
+def element_type(datatype: Datatype, said: object) -> str:
+    """Our name of an element's type, `TEXT`, or ""; `said` is the dataset's attribute `dtype`."""
+    if datatype.name == "opaque16":
+        # Keras' .weights.h5 says which; its .h5 does not, but keeps no other type of this kind.
+        return "bfloat16" if said in (None, "bfloat16") else ""
+    return TEXT if "string" in datatype.name else datatype.name
 
 
 def parse_dataspace(cursor: Cursor) -> tuple[int, ...] | None:
