@@ -10,7 +10,8 @@ import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
-from smdlens.containers.hdf5_file import TEXT, Hdf5Dataset, Hdf5Group
+from smdlens.containers.hdf5_file import Hdf5Dataset, Hdf5Group
+from smdlens.containers.hdf5_types import TEXT
 from smdlens.snapshots.hdf5_tensors import member, text_list
 from smdlens.snapshots.keras_config import KerasLayer, snake_case
 from smdlens.snapshots.records import TensorRef
