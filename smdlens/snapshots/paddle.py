@@ -21,6 +21,7 @@ from smdlens.snapshots.records import TensorRef
 NOTE = "Paddle: linear weights stored input, output are shown as output, input"
 MASTERS = "float32 master weights of the optimizer"
 TABLE = "StructuredToParameterName@@"
+NAMES = "parameter_names"  # of what is read: a parameter's own name -> name of its tensor
 _PARTS = "UnpackBigParamInfor@@"
 _STATISTICS = ("._mean", "._variance")
 _MASTER = re.compile(r"_fp32_master_\d{1,3}$")
@@ -72,6 +73,8 @@ def from_paddle(root: Mapping[Any, Any], beside: Mapping[Any, Any] | None) -> di
         weights, parameters = _weights(tree, masters)
         result[key] = weights
         names = names or parameters
+    if names:
+        result[NAMES] = names
     if masters:
         result["weights_source"] = MASTERS
     if state is not None:
@@ -183,6 +186,11 @@ def _oriented(
         return ref
     rows, columns = ref.shape
     return TensorRef(ref.name, (columns, rows), ref.dtype, ref.extents, (1, columns))
+
+
+def is_linear(own: str) -> bool:
+    """Whether a parameter's own name is that of a linear layer's weight, stored (input, output)."""
+    return _LINEAR.fullmatch(own) is not None
 
 
 def _optimizer(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any
@@ -89,6 +89,17 @@ def _described(snapshot: Snapshot, inputs: Sequence[object] | None) -> ModelGrap
     return read(snapshot.network or "", shapes, snapshot.files[0])
 
 
+def _with_names_of(graph: ModelGraph, snapshot: Snapshot) -> ModelGraph:
+    """The graph with the checkpoint's names, where the two are told apart by a table in it."""
+    from smdlens.snapshots.paddle import NAMES
+    from smdlens.symmetry.from_paddle import with_file_names
+
+    names = snapshot.scalars.get(NAMES)
+    if graph.source != "paddle" or not isinstance(names, Mapping):
+        return graph
+    return with_file_names(graph, {str(own): str(name) for own, name in names.items()})
+
+
 def _groups(
     series: SnapshotSeries,
     model: Any,
@@ -107,7 +118,7 @@ def _groups(
 
     try:
         if graph is not None:
-            found = load_graph(graph, inputs)
+            found = _with_names_of(load_graph(graph, inputs), last)
         elif model is None:
             found = _described(last, inputs)
         else:

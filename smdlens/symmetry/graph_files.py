@@ -17,7 +17,8 @@ _HEAD = 4096
 _HDF5, _ZIP = b"\x89HDF\r\n\x1a\n", b"PK\x03\x04"
 _EXPECTED = (
     "a .pt2 (torch.export.save), .onnx, .keras, whole .h5 or -symbol.json file, "
-    "an archive of torch.jit.save, the folder of a SavedModel, or StableHLO as text (.mlir)"
+    "an archive of torch.jit.save, the folder of a SavedModel, StableHLO as text (.mlir), "
+    "or a .json program of paddle.jit.save"
 )
 
 
@@ -65,6 +66,8 @@ def _reader(path: Path, inputs: Sequence[object] | None) -> Callable[[Path], Mod
         return partial(_torchscript, inputs=inputs)
     if path.name.endswith("symbol.json"):
         return _mxnet
+    if head.lstrip().startswith(b"{") and b'"base_code"' in head:
+        return _paddle
     if is_stablehlo(head) or suffix == ".mlir":
         return _stablehlo
     if head.startswith(_HDF5) or suffix in (".keras", ".h5"):
@@ -105,6 +108,12 @@ def _torchscript(path: Path, inputs: Sequence[object] | None) -> ModelGraph:
     from smdlens.symmetry.loading import input_shapes
 
     return graph_of_torchscript(path, input_shapes(inputs))
+
+
+def _paddle(path: Path) -> ModelGraph:
+    from smdlens.symmetry.from_paddle import graph_of_paddle
+
+    return graph_of_paddle(path)
 
 
 def _stablehlo(path: Path) -> ModelGraph:

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 
 from smdlens.symmetry.keras_call import NotTranslated
 from smdlens.symmetry.model_graph import Ref, Shape
-from smdlens.symmetry.tape import Operand, Tape, broadcast, checked
+from smdlens.symmetry.tape import Operand, Tape, broadcast, checked, place
 
 Pairs = Sequence[tuple[int, int]]
 
@@ -121,7 +121,16 @@ def normalised(
     tape: Tape, op: str, x: Operand, weight: Operand | None = None, bias: Operand | None = None,
     mean: Operand | None = None, variance: Operand | None = None, **more: object,
 ) -> str:  # fmt: skip
-    """One of the normalisations of the table."""
+    """One of the normalisations of the table; gain and shift must fit."""
+    own = tape.shape(x)
+    sizes = more.get("normalized_shape")
+    fitting = tuple(sizes) if isinstance(sizes, list) else own[1:2]
+    groups = more.get("num_groups", 1)
+    vectors = [tape.shape(v) for v in (weight, bias, mean, variance) if v is not None]
+    if len(own) < 2 or any(vector != fitting for vector in vectors):
+        raise NotTranslated
+    if not isinstance(groups, int) or groups < 1 or own[1] % groups:
+        raise NotTranslated
     named = {"weight": weight, "bias": bias, "running_mean": mean, "running_var": variance}
     given = {key: Ref(tape.leaf(value)) for key, value in named.items() if value is not None}
     return tape.node(op, {"input": Ref(tape.leaf(x)), **given, **more}, tape.shape(x))
@@ -138,6 +147,7 @@ def embedding(tape: Tape, table: Operand, indices: Operand) -> str:
 
 def softmax(tape: Tape, x: Operand, axis: int, *, log: bool = False) -> str:
     """Over one axis."""
+    axis = place(axis, len(tape.shape(x)))
     return tape.alone("log_softmax" if log else "softmax", x, dim=axis)
 
 

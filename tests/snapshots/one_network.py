@@ -63,6 +63,7 @@ class Run:
 
 
 _TORCH, _LAYOUT = "torch", "the documented layout"
+_PADDLE = "../paddle_program.json"
 RUNS = (
     Run("torch.save", _TORCH, write.torch_zip),
     Run("torch.save, weights alone", _TORCH, write.torch_weights),
@@ -92,9 +93,9 @@ RUNS = (
     Run("MLX safetensors", "MLX 0.32", golden="mlx_safetensors"),
     Run("MLX .npz", "MLX 0.32", golden="mlx_npz"),
     Run("MLX GGUF", "MLX 0.32", golden="mlx_gguf"),
-    Run("PaddlePaddle", "PaddlePaddle 3.3", golden="paddle"),
-    Run("PaddlePaddle, one file", "PaddlePaddle 3.3", golden="paddle_one_file"),
-    Run("PaddlePaddle, arrays in parts", "PaddlePaddle 3.3", golden="paddle_parts"),
+    Run("PaddlePaddle", "PaddlePaddle 3.3", golden="paddle", graph=_PADDLE),
+    Run("PaddlePaddle, one file", "PaddlePaddle 3.3", golden="paddle_one_file", graph=_PADDLE),
+    Run("PaddlePaddle, arrays in parts", "PaddlePaddle 3.3", golden="paddle_parts", graph=_PADDLE),
     Run("MegEngine", _LAYOUT, golden="megengine_layout"),
     Run("MXNet Gluon", "MXNet 1.9", golden="mxnet_gluon", prefix="net_"),
     Run("MXNet Module", "MXNet 1.9", golden="mxnet_module", graph="inside"),

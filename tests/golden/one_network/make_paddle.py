@@ -2,7 +2,8 @@
 
 `paddle`: model_N.pdparams with model_N.pdopt beside it; `paddle_one_file`: both nested in one dict;
 `paddle_parts`: protocol 3 with every array above 64 bytes cut into parts, as Paddle does above a
-gigabyte. Run once; the result is kept in the repository.
+gigabyte; `paddle_program.json`: the network's program. Run once; the result is kept in the
+repository.
 """
 
 import inspect
@@ -75,3 +76,8 @@ for step in STEPS:
     parts = str(HERE / f"paddle_parts/model_{step}.pdparams")
     paddle.save(net.state_dict(), parts, protocol=3)
     paddle.save(both, str(HERE / f"paddle_one_file/ckpt_{step}.pdparams"))
+    if step == STEPS[-1]:  # the program, without its weights
+        net.eval()
+        spec = paddle.static.InputSpec([None, 1, 8, 8], "float32")
+        paddle.jit.save(net, str(HERE / "paddle_program"), input_spec=[spec])
+        (HERE / "paddle_program.pdiparams").unlink()
