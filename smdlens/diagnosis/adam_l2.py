@@ -48,7 +48,7 @@ def adam_l2_ratios(
     found = _joined(
         [_of_one(tracks, law, rates, steps, leak, balance, row) for row in range(len(acting))]
     )
-    memory = _remembered(tracks, law)
+    memory = remembered_norm(tracks, law)
     with np.errstate(divide="ignore", invalid="ignore"):
         q = adam_l2_from_balance(found.q, memory)
         slope = np.where(found.q > 0.0, 2.0 / 3.0 * q / found.q, 1.0)
@@ -77,7 +77,7 @@ def _balance(law: Law, lr: Array, acting: Array) -> Array:
     return np.where(usable, steady.turn2, np.nan)
 
 
-def _remembered(tracks: Tracks, law: Law) -> Array:
+def remembered_norm(tracks: Tracks, law: Law | None) -> Array:
     """Norm that the second moment remembers over the norm there is, [T, I].
 
     The second moment averages |g|^2, which goes as 1 / |w|^2, over 1 / (1 - beta2) updates;
@@ -85,7 +85,7 @@ def _remembered(tracks: Tracks, law: Law) -> Array:
     a run that began earlier as they are there.
     """
     inverse, lengths = 1.0 / tracks.at["w2"], tracks.lengths
-    beta2 = (law.betas or (0.9, 0.999))[1]
+    beta2 = ((law and law.betas) or (0.9, 0.999))[1]
     # The average is kept undivided, with its weight beside it: Adam unbiases it the same way.
     weight = 0.0 if tracks.steps[0] == 0 else 1.0
     mean = inverse[:, 0] * weight

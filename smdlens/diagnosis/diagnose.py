@@ -7,6 +7,7 @@ import math
 import numpy as np
 import polars as pl
 
+from smdlens.diagnosis.adam_l2_curve import adam_l2_curve
 from smdlens.diagnosis.assumptions import audit_assumptions
 from smdlens.diagnosis.buffer_check import Mismatch, contradictions
 from smdlens.diagnosis.clock_check import clock_findings
@@ -88,7 +89,10 @@ def diagnose(
     stages = stages_of(hyper, main, series.steps[0], series.steps[-1])
     owner = stage_of_intervals(stages, hyper, tracks.steps)
     curves = [
-        relaxed_ratios(part.law, part.rates, stages, owner, part.ratios.q) for part in measured
+        adam_l2_curve(part, stages, owner)
+        if part.law is not None and part.law.is_l2_adam
+        else relaxed_ratios(part.law, part.rates, stages, owner, part.ratios.q)
+        for part in measured
     ]
     intervals = interval_frame(measured, curves, owner, groups)
     states = stage_states(measured, curves, stages, owner, groups, hyper, series, tolerance)

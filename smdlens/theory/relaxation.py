@@ -61,6 +61,24 @@ def relaxation_rate(lr: Real, decay: Real, momentum: Real, family: Family) -> Ar
     return norm_power(family) * log_rate
 
 
+def relax_adam_l2(level: Real, rate: Real, target: Real, n: Real) -> Array:
+    """(r / r0)^3 of Adam with L2 decay after n updates at constant rates.
+
+    Its decay grows with the norm, dr/dn = -R (r^2 / r0 - r*^3 / (r0 r)) with R = lr times the decay
+    that acts at r0: y = (r / r0)^3 obeys dy/dn = -3 R y^(1/3) (y - (r*/r0)^3). One exponential step
+    at the present y^(1/3). Derived in docs/theory.md §8 [smdlens-theory].
+
+    Args:
+        level: y now.
+        rate: R per update.
+        target: (r* / r0)^3 at the rates of these updates.
+        n: Updates.
+    """
+    level, rate, target, n = as_floats(level, rate, target, n)
+    with np.errstate(invalid="ignore"):
+        return np.asarray(target + (level - target) * np.exp(-3.0 * rate * np.cbrt(level) * n))[()]
+
+
 def ratio_after_cut(n: Real, k: Real, rate: Real) -> Array:
     """Delta(n) / Delta*_new = (1 + (k - 1) exp(-R n))^(-1/2), n updates after a cut by k.
 

@@ -194,3 +194,17 @@ def test_resnet50_of_the_paper():
     ratio = np.sqrt(rx.relaxed_turn2_ratio(1.0, lr, 1e-4, 0.9))
     at = np.array([45, 60, 80, 90]) * per_epoch - 1
     assert np.allclose(ratio[at], [0.83, 0.989, 0.373, 0.119], atol=2e-3)
+
+
+@pytest.mark.parametrize(("start", "target"), [(1.7, 1.0), (0.6, 1.0), (1.0, 0.3)])
+def test_adam_l2_relaxes_as_its_balance_says(start, target):
+    """Against the balance itself, dr/dn = -R (r^2 - target / r), in far shorter steps."""
+    rate, n = 2e-3, 400
+    r = start ** (1 / 3)
+    for _ in range(100_000):
+        r -= rate * n / 100_000 * (r**2 - target / r)
+    y = start
+    for _ in range(40):
+        y = float(rx.relax_adam_l2(y, rate, target, n / 40))
+    assert y == pytest.approx(r**3, rel=5e-3)
+    assert float(rx.relax_adam_l2(start, rate, target, 1e9)) == pytest.approx(target)
