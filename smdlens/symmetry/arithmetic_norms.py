@@ -31,6 +31,8 @@ from smdlens.symmetry.products import (
 
 _LARGEST_EPSILON = 1e-2  # beside a variance; the largest that frameworks use
 Along = tuple[str, tuple[int, ...]]  # of which value, over which axes
+# Names under which running statistics are shown; whether they move is asked of these.
+_STATISTICS = ("running_mean", "running_var", "moving_mean", "moving_variance")
 _RESHAPES = ("view", "reshape", "unsqueeze", "squeeze")
 
 
@@ -53,7 +55,7 @@ class _Finder:
     def __init__(self, graph: ModelGraph, untrained: frozenset[str]) -> None:
         self.shapes: dict[str, Shape] = {n: p.shape for n, p in graph.parameters.items()}
         self.shapes.update({n: c.shape for n, c in graph.constants.items()})
-        self.statistics = {n for n, c in graph.constants.items() if c.name and not c.is_input}
+        self.statistics = {n for n, c in graph.constants.items() if c.name.endswith(_STATISTICS)}
         self.parameters = set(graph.parameters)
         self.untrained = untrained
         self.sums: dict[str, Sum] = {}

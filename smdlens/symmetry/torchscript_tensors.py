@@ -38,7 +38,10 @@ _VIEWS = frozenset({
     "view", "reshape", "slice", "select", "transpose", "permute", "expand", "squeeze", "unsqueeze",
     "split", "chunk", "unbind", "t", "flatten", "unflatten", "alias", "detach", "diagonal",
     "narrow", "view_as", "expand_as", "split_with_sizes", "movedim", "contiguous", "to", "unfold",
-    "numpy_T", "tensor_split", "type_as", "reshape_as", "swapaxes",
+    "numpy_T", "tensor_split", "type_as", "reshape_as", "swapaxes", "dropout", "feature_dropout",
+    "alpha_dropout", "float", "double", "half", "bfloat16", "cpu", "positive", "conj",
+    "resolve_conj", "lift_fresh", "_to_copy", "broadcast_to", "real", "imag", "mT", "adjoint",
+    "view_as_real", "view_as_complex",
 })  # fmt: skip
 _PIECES = ("unbind", "split", "chunk", "tensor_split", "split_with_sizes", "unsafe_split",
            "unsafe_chunk")  # fmt: skip
