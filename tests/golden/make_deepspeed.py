@@ -5,7 +5,8 @@ Run once, in an environment of its own, from this folder; the result is kept in 
     DS_ACCELERATOR=cpu python make_deepspeed.py
 
 Two ranks, bfloat16, two groups, a frozen layer; ZeRO 2 and 3. Beside each run lies what DeepSpeed's
-own offline tools read from it (zero_to_fp32, ds_to_universal): "weight NAME", "first_moment NAME".
+own offline tools read from it (zero_to_fp32, ds_to_universal): "weight NAME", "first_moment NAME";
+bfloat16 as its bits.
 """
 
 import argparse
@@ -70,7 +71,10 @@ def expected(folder):
     from deepspeed.utils.zero_to_fp32 import get_fp32_state_dict_from_zero_checkpoint
 
     weights = get_fp32_state_dict_from_zero_checkpoint(folder, "global_step3")
-    found = {f"weight {n}": t.float().numpy() for n, t in weights.items()}
+    found = {
+        f"weight {n}": (t.view(torch.uint16) if t.dtype == torch.bfloat16 else t).detach().numpy()
+        for n, t in weights.items()
+    }
     with tempfile.TemporaryDirectory() as other:
         how = {"num_extract_workers": 1, "num_merge_workers": 1, "keep_temp_folder": False}
         where = {"input_folder": f"{folder}/global_step3", "output_folder": f"{other}/universal"}
@@ -80,7 +84,9 @@ def expected(folder):
             held = torch.load(file, weights_only=False)
             value = held["param"] if isinstance(held, dict) else held
             name = file.parent.name
-            found[f"{SLOTS[file.stem]} {name}"] = value.reshape(weights[name].shape).numpy()
+            found[f"{SLOTS[file.stem]} {name}"] = (
+                value.detach().reshape(weights[name].shape).numpy()
+            )
     return found
 
 

@@ -82,6 +82,7 @@ RUNS = (
     Run("Megatron-LM, distributed optimizer", _LAYOUT, write.megatron_distributed),
     Run("ONNX", "onnx", write.onnx_file, graph="model_200.onnx"),
     Run("NumPy .npz", "NumPy", write.npz),
+    Run("pickle of protocol 2", "NumPy", write.pickle_2),
     Run("Flax", "Flax 0.12", golden="flax", graph="../flax_program.mlir"),
     Run("Orbax", "Orbax 0.12", golden="orbax", graph="../flax_program.mlir"),
     Run("Keras .keras", "Keras 3.15", golden="keras_v3", graph="inside"),

@@ -234,6 +234,12 @@ def _norm(name: str) -> list[str]:
     return [f"{name}.{leaf}" for leaf in ("weight", "bias", "running_mean", "running_var")]
 
 
+def pickle_2(folder: Path) -> None:
+    for step, net, _ in states():
+        arrays = {n: t.numpy() for n, t in weights_of(net).items()}
+        (folder / f"weights_{step}.pkl").write_bytes(pickle.dumps(arrays, protocol=2))
+
+
 def npz(folder: Path) -> None:
     for step, net, _ in states():
         np.savez(

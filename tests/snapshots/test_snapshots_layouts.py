@@ -171,6 +171,17 @@ def test_text_that_is_no_array(tmp_path):
         smdlens.open_checkpoint(path).read("w")
 
 
+@pytest.mark.parametrize("stage", [2, 3])
+def test_two_ranks_of_deepspeed(stage):
+    truth = f"../zero_{stage}"
+    checkpoint = held(GOLDEN / "deepspeed" / f"zero_{stage}" / "global_step3", truth)
+    assert checkpoint.step == 3
+    decayed, plain = checkpoint.param_groups
+    assert decayed["tensors"] == ("conv.weight", "head.weight")
+    assert (decayed["lr"], decayed["betas"]) == (0.125, (0.5, 0.75))
+    assert (decayed["weight_decay"], plain["weight_decay"]) == (0.0625, 0.0)
+
+
 def test_nesterov_momentum_of_mxnet():
     checkpoint = held(GOLDEN / "mxnet_layouts" / "nag-0003.params", "nag")
     (group,) = checkpoint.param_groups
