@@ -45,7 +45,7 @@ class RawCheckpoint:
         stamps: Path of each file with tensor bytes -> its stamp while the headers were read.
         ordered: Whether tensors come in the model's own order (a safetensors file sorts them).
         network: The model's description as JSON, where the checkpoint holds Keras' or MXNet's; the
-            path of the program in a SavedModel or TorchScript archive.
+            path of the program in a SavedModel, TorchScript, .pt2 or ONNX file.
     """
 
     format: str

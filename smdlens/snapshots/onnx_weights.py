@@ -71,7 +71,8 @@ class OnnxReader:
                 raise _corrupt(file.path, str(error)) from error
             model.stamps[file.path] = file.stamp
         files = (candidate.path, *model.outside)
-        return RawCheckpoint(self.name, model.root(), files, model.stamps)
+        network = str(candidate.path)
+        return RawCheckpoint(self.name, model.root(), files, model.stamps, network=network)
 
 
 class _Model:

@@ -67,8 +67,8 @@ class Pt2Reader:
             weights: dict[str, Any] = {}
             for name, entry in table.items():
                 weights[name] = _weight(file, entries, f"{prefix}{_FOLDER}", name, entry, limits)
-        root = {"": weights}
-        return RawCheckpoint(self.name, root, (candidate.path,), {file.path: file.stamp})
+        root, stamps, network = {"": weights}, {file.path: file.stamp}, str(candidate.path)
+        return RawCheckpoint(self.name, root, (candidate.path,), stamps, network=network)
 
 
 def _table(file: RegularFile, entry: ZipEntry, limits: Limits) -> dict[str, Any]:

@@ -189,7 +189,7 @@ class Snapshot:
         stamps: Path of each file with tensor bytes -> its stamp when the headers were read; bytes
             read from a file whose stamp differs may belong to other tensors.
         network: The model's description as JSON, where the checkpoint holds Keras' or MXNet's; the
-            path of the program in a SavedModel or TorchScript archive.
+            path of the program in a SavedModel, TorchScript, .pt2 or ONNX file.
     """
 
     step: int | None

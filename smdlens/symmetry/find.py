@@ -73,10 +73,10 @@ def find_scale_groups(
 
 def _described(snapshot: Snapshot, inputs: Sequence[object] | None) -> ModelGraph:
     """The graph in a checkpoint that describes its own network."""
-    if snapshot.format == "torch-zip":
-        from smdlens.symmetry.graph_files import load_graph
+    from smdlens.symmetry.graph_files import program_of
 
-        return load_graph(snapshot.network or "", inputs)
+    if (found := program_of(snapshot.format, Path(snapshot.network or ""), inputs)) is not None:
+        return found
     from smdlens.symmetry.from_keras import graph_of_keras
     from smdlens.symmetry.from_mxnet import graph_of_mxnet
 

@@ -50,6 +50,23 @@ def load_graph(path: str | os.PathLike[str], inputs: Sequence[object] | None = N
     return read(place)
 
 
+def program_of(kind: str, path: Path, inputs: Sequence[object] | None = None) -> ModelGraph | None:
+    """The graph in a checkpoint of a format whose files are programs; None for another one.
+
+    Args:
+        kind: Name of the format.
+        path: The checkpoint.
+        inputs: Shapes of the network's inputs, for files that do not hold them.
+
+    Raises:
+        GraphError: It cannot be read or understood.
+    """
+    if kind == "torch-zip":
+        return _torchscript(path, inputs)
+    read = {"torch-export": _pt2, "onnx": _onnx}.get(kind)
+    return None if read is None else read(path)
+
+
 def _none(path: str | os.PathLike[str], found: str) -> GraphError:
     return GraphError(
         "no graph is read from this",

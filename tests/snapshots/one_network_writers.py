@@ -216,10 +216,12 @@ def onnx_file(folder: Path) -> None:
     for step, net, _ in states():
         tensors = [numpy_helper.from_array(t.numpy(), n) for n, t in weights_of(net).items()]
         nodes = [
-            helper.make_node("Conv", ["x", "conv1.weight"], ["a"]),
-            helper.make_node("BatchNormalization", ["a", *_norm("bn1")], ["b"]),
-            helper.make_node("Conv", ["b", "conv2.weight"], ["c"], group=2),
-            helper.make_node("BatchNormalization", ["c", *_norm("bn2")], ["d"]),
+            helper.make_node("Conv", ["x", "conv1.weight"], ["a"], pads=[1, 1, 1, 1]),
+            helper.make_node("BatchNormalization", ["a", *_norm("bn1")], ["n1"]),
+            helper.make_node("Relu", ["n1"], ["b"]),
+            helper.make_node("Conv", ["b", "conv2.weight"], ["c"], group=2, pads=[1, 1, 1, 1]),
+            helper.make_node("BatchNormalization", ["c", *_norm("bn2")], ["n2"]),
+            helper.make_node("Relu", ["n2"], ["d"]),
             helper.make_node("GlobalAveragePool", ["d"], ["e"]),
             helper.make_node("Flatten", ["e"], ["f"]),
             helper.make_node("Gemm", ["f", "head.weight", "head.bias"], ["y"], transB=1),

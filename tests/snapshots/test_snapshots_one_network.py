@@ -42,8 +42,8 @@ def expected(tmp_path_factory: pytest.TempPathFactory) -> dict[str, dict[str, An
     """The report of torch's own files: with momentum or without, from names or torch's graph."""
     found = {}
     exported = tmp_path_factory.mktemp("exported")
-    graph = next(run for run in RUNS if run.graph.endswith(".pt2"))
-    program = graph.place(exported) / graph.graph
+    graph = next(run for run in RUNS if run.title.endswith(".pt2"))
+    program = graph.place(exported) / "step_200.pt2"
     for kind, run, by in (("slots", RUNS[0], None), ("weights", RUNS[1], None),
                           ("graph and slots", RUNS[0], program),
                           ("graph and weights", RUNS[1], program)):  # fmt: skip
