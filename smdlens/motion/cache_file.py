@@ -1,8 +1,8 @@
 """The cache as a parquet file: written as a whole, and read as something that may be anything.
 
 One flat table holds four kinds of rows: measured snapshots, measured pairs, digests of stored
-bytes, and files with their fingerprints; and a seal, a digest of all the others, without which
-nothing in it is believed.
+bytes, and files with their fingerprints. In front of it stands a seal, a digest of its bytes: a
+parser met with flipped bits may not only raise but abort, so without the seal nothing is parsed.
 """
 
 from __future__ import annotations
@@ -13,7 +13,6 @@ import os
 import sys
 from pathlib import Path
 
-import numpy as np
 import polars as pl
 
 from smdlens.atomic import make_folder, write_bytes
@@ -21,7 +20,8 @@ from smdlens.containers.files import open_regular
 from smdlens.motion.records import PAIR_SCHEMA, SAMPLED_SCHEMA
 
 # Raised whenever columns or their meaning change; part of the seal.
-_VERSION = "smdlens motion cache 2"
+_VERSION = b"smdlens motion cache 3"
+SEAL_BYTES = 32
 _OTHER: dict[str, pl.DataType] = {
     "kind": pl.String(),
     "key": pl.String(),
@@ -34,7 +34,6 @@ _OTHER: dict[str, pl.DataType] = {
     "values": pl.List(pl.Float64()),
 }
 SCHEMA: dict[str, pl.DataType] = {**_OTHER, **SAMPLED_SCHEMA, **PAIR_SCHEMA}
-_SEAL = "seal"
 # A few bytes can claim any number of rows.
 _MOST_ROWS = 20_000_000
 
@@ -45,21 +44,18 @@ def empty() -> pl.DataFrame:
 
 
 def read(path: Path) -> pl.DataFrame:
-    """The rows of a cache file without the seal; nothing where it is missing, broken or foreign."""
+    """The rows of a cache file; nothing where it is missing, broken or foreign."""
     try:
         with open_regular(path) as file:
             content = file.read(0, file.size)
-        frame = pl.read_parquet(io.BytesIO(content), n_rows=_MOST_ROWS)
+        seal, table = content[:SEAL_BYTES], content[SEAL_BYTES:]
+        if seal != _seal(table):
+            return empty()
+        frame = pl.read_parquet(io.BytesIO(table), n_rows=_MOST_ROWS)
     # A parser met with arbitrary bytes may raise anything, panics of its own kind included.
     except (Exception, pl.exceptions.PanicException):
         return empty()
-    if dict(frame.schema) != SCHEMA:
-        return empty()
-    seals = frame.filter(pl.col("kind") == _SEAL)
-    rows = frame.filter(pl.col("kind") != _SEAL)
-    if seals.height != 1 or seals.item(0, "key") != _seal(rows):
-        return empty()
-    return rows
+    return frame if dict(frame.schema) == SCHEMA else empty()
 
 
 def write(path: Path, rows: pl.DataFrame) -> None:
@@ -68,27 +64,15 @@ def write(path: Path, rows: pl.DataFrame) -> None:
     Raises:
         OutputError: It cannot be written; an earlier one is as it was.
     """
-    seal = pl.DataFrame({"kind": [_SEAL], "key": [_seal(rows)]})
     buffer = io.BytesIO()
-    pl.concat([rows, seal], how="diagonal").select(list(SCHEMA)).write_parquet(buffer)
+    rows.select(list(SCHEMA)).write_parquet(buffer)
+    table = buffer.getvalue()
     make_folder(path.parent, parents=True)
-    write_bytes(path, buffer.getvalue())
+    write_bytes(path, _seal(table) + table)
 
 
-def _seal(rows: pl.DataFrame) -> str:
-    found = hashlib.blake2b(_VERSION.encode(), digest_size=32)
-    for name, kind in SCHEMA.items():
-        column = rows.get_column(name)
-        found.update(column.is_null().to_numpy().tobytes())
-        if kind == pl.List(pl.Float64()):
-            found.update(column.list.len().fill_null(0).to_numpy().tobytes())
-            column = column.explode().drop_nulls()
-        if kind == pl.String():
-            text = column.fill_null("").to_list()
-            found.update("\0".join(text).encode("utf-8", "surrogatepass"))
-        else:
-            found.update(np.ascontiguousarray(column.fill_null(0).to_numpy()).tobytes())
-    return found.hexdigest()
+def _seal(table: bytes) -> bytes:
+    return hashlib.blake2b(table, digest_size=SEAL_BYTES, key=_VERSION).digest()
 
 
 def default_folder() -> Path | None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import os
 import subprocess
 import sys
@@ -77,7 +78,7 @@ def test_a_second_analysis_reads_no_weights(tmp_path: Path) -> None:
     assert "100% known" in warm.cost.note
     assert_equal(cold, plain)
     assert_equal(warm, plain)
-    assert pl.read_parquet(only_file(tmp_path / "cache")).height > 0
+    assert cache_file.read(only_file(tmp_path / "cache")).height > 0
 
 
 def test_the_second_analysis_does_not_even_open_a_file_for_its_fingerprint(
@@ -265,16 +266,25 @@ def test_a_cache_with_other_numbers_or_columns_is_not_believed(tmp_path: Path) -
     series = run_of(tmp_path / "run", (1, 2, 3))
     cold = run(series, tmp_path / "cache")
     path = only_file(tmp_path / "cache")
-    frame = pl.read_parquet(path)
-    for foreign in (
-        frame.with_columns(pl.col("w2") * 2),
-        frame.filter(pl.col("kind") != "seal"),
-        frame.drop("chord2"),
-        frame.rename({"chord2": "chord3"}),
-        frame.with_columns(pl.col("nonfinite").cast(pl.Int32)),
-        pl.DataFrame({"a": [1]}),
-    ):
-        foreign.write_parquet(path)
+    frame, seal = cache_file.read(path), path.read_bytes()[: cache_file.SEAL_BYTES]
+    foreign = [
+        (frame.with_columns(pl.col("w2") * 2), seal),
+        (frame, b""),
+        *(
+            (other, None)
+            for other in (
+                frame.drop("chord2"),
+                frame.rename({"chord2": "chord3"}),
+                frame.with_columns(pl.col("nonfinite").cast(pl.Int32)),
+                pl.DataFrame({"a": [1]}),
+            )
+        ),
+    ]
+    for table, mark in foreign:
+        buffer = io.BytesIO()
+        table.write_parquet(buffer)
+        content = buffer.getvalue()
+        path.write_bytes((cache_file._seal(content) if mark is None else mark) + content)
         again = run(series, tmp_path / "cache")
         assert again.cost.bytes_read == cold.cost.bytes_read
         assert_equal(again, cold)
