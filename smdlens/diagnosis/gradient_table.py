@@ -136,6 +136,7 @@ def _row(
         "updates": len(known),
         "rms": _number(np.sqrt(squared.mean()) if len(squared) else np.nan),
         **{f"p{round(100 * q):02d}": _number(v) for q, v in zip(_LEVELS, values, strict=True)},
+        **{f"channel_{level}": _middle(part, row, known, level) for level in ("p05", "p50", "p95")},
         "effective_rms": _number(np.sqrt(mean) if mean >= 0.0 else np.nan),
         "effective_negative": float((adjusted < 0.0).mean()) if len(adjusted) else None,
         "cosine_rms": None if test is None else test.cosine,
@@ -146,6 +147,13 @@ def _row(
         "orthogonal": None if test is None else test.holds,
         "radial_ratio": None if test is None else _number(test.kappa_ratio),
     }
+
+
+def _middle(part: GroupMeasurement, row: int, known: NDArray[np.intp], level: str) -> float | None:
+    """Median over updates of a quantile over channels; None where channels are not kept apart."""
+    values = part.tracks.between[f"unit_gradient_{level}"][row, known]
+    values = values[np.isfinite(values)]
+    return float(np.median(values)) if len(values) else None
 
 
 def _rms(values: Array) -> float:

@@ -119,6 +119,9 @@ UNIT_GRADIENT_SCHEMA: dict[str, pl.DataType] = {
     "p50": pl.Float64(),
     "p75": pl.Float64(),
     "p95": pl.Float64(),
+    "channel_p05": pl.Float64(),  # over channels, median of the updates
+    "channel_p50": pl.Float64(),
+    "channel_p95": pl.Float64(),
     "effective_rms": pl.Float64(),  # square root of the mean of h~
     "effective_negative": pl.Float64(),  # share of updates with h~ < 0
     "cosine_rms": pl.Float64(),

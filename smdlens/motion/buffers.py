@@ -8,7 +8,7 @@ import torch
 from smdlens.motion import kernels
 from smdlens.motion.geometry import Float, Geometry, Slab
 from smdlens.motion.layout import Block
-from smdlens.motion.plan import AdamSource, GradientRule, Source, TensorPlan
+from smdlens.motion.plan import AdamSource, Source, TensorPlan
 from smdlens.motion.sums import PairSum, SnapshotSum, TensorSums
 from smdlens.motion.workspace import Workspace
 
@@ -18,33 +18,38 @@ class BufferSums:
 
     Args:
         plan: The tensor.
+        blocks: How many blocks there are.
         geometry: The shape of the blocks.
         space: Scratch.
 
     Attributes:
         wanted: Whether any snapshot has buffers.
         snapshot: As `TensorSums.snapshot`; so are pair and s_range.
+        grad2: Row sums of squared gradients, [blocks, pairs, rows]; no pairs without a rule.
     """
 
-    def __init__(self, plan: TensorPlan, geometry: Geometry, space: Workspace) -> None:
+    def __init__(self, plan: TensorPlan, blocks: int, geometry: Geometry, space: Workspace) -> None:
         self._plan = plan
         self._geometry = geometry
         self._space = space
         self.wanted = any(s.momentum or s.adam for s in plan.snapshots)
         empty = TensorSums.zeros(len(plan.snapshots), 0, None, geometry.tensors)
         self.snapshot, self.pair, self.s_range = empty.snapshot, empty.pair, empty.s_range
+        pairs = len(plan.gradients) if any(plan.gradients) else 0
+        self.grad2 = np.zeros((blocks, pairs, geometry.rows))
         self._before: _State | None = None
         if self.wanted:
             self._spare = space.slab("spare", geometry)
             self._difference = space.slab("difference", geometry)
             self._weighted = space.slab("weighted", geometry)
 
-    def add(self, index: int, block: Block, w: Slab) -> None:
+    def add(self, place: int, index: int, block: Block, w: Slab) -> None:
         """One block of one snapshot; the one of the snapshot before must be the last that came.
 
         Args:
+            place: Which block of all.
             index: Which snapshot.
-            block: Which block.
+            block: The block.
             w: Its weights.
         """
         sources = self._plan.snapshots[index]
@@ -54,7 +59,7 @@ class BufferSums:
         if sources.adam is not None:
             self._adam(sources.adam, index, block, now)
         if index and self._before is not None:
-            self._gradient(self._before, now, index - 1, self._plan.gradients[index - 1])
+            self._gradient(self._before, now, place, index - 1)
             self._weight(self._before, now, index - 1)
         self._before = now
 
@@ -95,7 +100,8 @@ class BufferSums:
             _make_finite(first, second)
         return vhat, self._dots(first, first)
 
-    def _gradient(self, before: _State, now: _State, pair: int, rule: GradientRule | None) -> None:
+    def _gradient(self, before: _State, now: _State, place: int, pair: int) -> None:
+        rule = self._plan.gradients[pair]
         if rule is None:
             return
         g = self._difference
@@ -107,7 +113,9 @@ class BufferSums:
         terms = rule.momentum, rule.dampening, rule.weight_decay
         kernels.gradient(before.w.flat, v_a.flat, v_b.flat, terms, g.flat)
         row = self.pair[pair]
-        row[:, PairSum.GRAD2] += self._dots(g, g)
+        rows = self.grad2[place, pair]
+        self._geometry.row_dots(g, g, self._spare, rows)
+        row[:, PairSum.GRAD2] += self._geometry.to_tensors(self._geometry.to_channels(rows))
         row[:, PairSum.GRAD_W] += self._dots(g, before.w)
         row[:, PairSum.GRAD_V] += self._dots(g, v_a)
 

@@ -63,7 +63,7 @@ class Panel:
 
     def _walk(self, *, careful: bool) -> BufferSums:
         """Bring every block of every snapshot in."""
-        buffers = BufferSums(self._plan, self._geometry, self._space)
+        buffers = BufferSums(self._plan, len(self._blocks), self._geometry, self._space)
         self._chords.clear()
         for place, block in enumerate(self._blocks):
             self._block(place, block, buffers, careful=careful)
@@ -88,7 +88,7 @@ class Panel:
                 (part,) = b.parts
                 self._clock[index] = part.cube.sum(1).view(-1).cpu().numpy()
             if buffers.wanted:
-                buffers.add(index, block, b)
+                buffers.add(place, index, block, b)
             a, a2, bad_a = b, b2, bad_b
 
     def _without_nonfinite(self, w: Slab, norm2: Float) -> torch.Tensor:
@@ -105,10 +105,11 @@ class Panel:
         """From rows of blocks to channels of the panel."""
         w2 = self._geometry.to_channels(self._norm2)
         chord = self._chords.summed(self._norm2)
+        grad2 = self._geometry.to_channels(buffers.grad2)
         if len(self._blocks) > 1 and self._blocks[0].channel == self._blocks[1].channel:
-            w2, chord = w2.sum(0), chord.merged_over_blocks()
+            w2, grad2, chord = w2.sum(0), grad2.sum(0), chord.merged_over_blocks()
         else:
-            w2, chord = side_by_side(w2), chord.side_by_side()
+            w2, grad2, chord = side_by_side(w2), side_by_side(grad2), chord.side_by_side()
         buffers.snapshot[..., SnapshotSum.NONFINITE] = self._nonfinite
         sample = self._rounding.sample()
         self._rounding.summed(buffers.snapshot)
@@ -120,4 +121,5 @@ class Panel:
             buffers.pair,
             buffers.s_range,
             sample,
+            grad2,
         )

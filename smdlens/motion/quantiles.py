@@ -67,6 +67,20 @@ class Pieces:
         return count.astype(np.float64), mean, empty.astype(np.float64)
 
 
+def unit_gradient_quantiles(grad2: Float, w2: Float, groups: int) -> Float:
+    """Unit gradients |g_c| |w_c| of the pieces of one tensor at the three levels, [pairs, 3].
+
+    Args:
+        grad2: |g_c|^2 by channel, [pairs, channels].
+        w2: |w_c|^2 at the start of each pair, likewise.
+        groups: Number of pieces; where it divides the channels, neighbours are joined (heads).
+    """
+    pairs, channels = grad2.shape
+    size = channels // groups if channels % groups == 0 else 1
+    g2, a2 = (x.reshape(pairs, -1, size).sum(-1) for x in (grad2, w2))
+    return _quantiles(np.sqrt(g2 * a2), a2 > 0)
+
+
 def _quantiles(values: Float, valid: NDArray[np.bool_]) -> Float:
     """Quantiles of each row's valid values, linear between neighbours: one sort for all levels."""
     ordered = np.where(valid, values, np.nan)

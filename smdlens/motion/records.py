@@ -47,6 +47,9 @@ PAIR_SCHEMA: dict[str, pl.DataType] = {
     "grad2": pl.Float64(),  # |g|^2      consecutive steps with buffers or Adam's first moments:
     "grad_w": pl.Float64(),  # <g, w_a>   g = v_b - a v_a - lam a ...
     "grad_v": pl.Float64(),  # <g, v_a>
+    "unit_gradient_p05": pl.Float64(),  # quantiles over channels of |g_c| |w_c|
+    "unit_gradient_p50": pl.Float64(),
+    "unit_gradient_p95": pl.Float64(),
     "s_w2_from": pl.Float64(),  # sum S w^2 at a
     "s_w2_to": pl.Float64(),  # sum S w^2 at b
     "s_wu_from": pl.Float64(),  # sum S w u at a

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from smdlens.motion.chord import ChordSums
 from smdlens.motion.leak import LEAK_COLUMNS
-from smdlens.motion.quantiles import Pieces
+from smdlens.motion.quantiles import Pieces, unit_gradient_quantiles
 from smdlens.motion.records import PAIR_SCHEMA, SNAPSHOT_SCHEMA
 from smdlens.motion.select import Selected
 from smdlens.motion.sums import PairSum, SnapshotSum, TensorSums
@@ -31,6 +31,7 @@ _ADAM_FROM = {"s_wu_from": PairSum.S_WU_FROM, "s_u2_from": PairSum.S_U2_FROM}
 _ADAM_TO = {"s_wu_to": PairSum.S_WU_TO, "s_u2_to": PairSum.S_U2_TO}
 _ADAM_BOTH = {"s_w2_from": PairSum.S_W2_FROM, "s_w2_to": PairSum.S_W2_TO}
 _CHANNELS = slice(_PAIR_AT["growth_p05"], _PAIR_AT["empty_channels"] + 1)
+_UNIT = slice(_PAIR_AT["unit_gradient_p05"], _PAIR_AT["unit_gradient_p95"] + 1)
 _LEAK = slice(_PAIR_AT[LEAK_COLUMNS[0]], _PAIR_AT[LEAK_COLUMNS[-1]] + 1)
 
 
@@ -73,6 +74,9 @@ def pair_values(selected: Selected, sums: TensorSums, leak: Float | None) -> Flo
             for rule, a, b in ends
         ]
         _fill(out, _PAIR_AT, _GRADIENT, sums.pair[:, 0], np.array(known))
+        if plan.layout.count > 1 and selected.symmetry.groups > 1 and len(sums.grad2):
+            unit = unit_gradient_quantiles(sums.grad2, sums.w2[:-1], selected.symmetry.groups)
+            out[known, _UNIT] = unit[known]
     _fill_adam(out, selected, sums)
     if plan.layout.count > 1 and selected.symmetry.groups > 1:
         w2 = sums.w2.sum(1)

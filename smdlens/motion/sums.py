@@ -63,6 +63,7 @@ class TensorSums:
         s_range: [P, M, 2] smallest and largest S.
         sample: [S, slots] the weights that are kept, of one tensor after another; zero where they
             lie in other blocks. NaN where not finite.
+        grad2: [P, channels] |g_c|^2 of single updates; no rows where no pair gives a gradient.
     """
 
     w2: Float
@@ -72,6 +73,7 @@ class TensorSums:
     pair: Float
     s_range: Float
     sample: Float
+    grad2: Float
 
     @classmethod
     def zeros(
@@ -97,6 +99,7 @@ class TensorSums:
             np.zeros((pairs, tensors, len(PairSum))),
             s_range,
             np.zeros((snapshots, slots)),
+            np.zeros((0, channels)),
         )
 
     def add(self, part: TensorSums, channel: int, clock: int) -> None:
@@ -114,6 +117,10 @@ class TensorSums:
         self.chord.add_at(channel, part.chord)
         self.pair += part.pair
         self.sample += part.sample
+        if len(part.grad2):
+            if not len(self.grad2):
+                self.grad2 = np.zeros((len(part.grad2), self.w2.shape[1]))
+            self.grad2[:, channel : channel + part.grad2.shape[1]] += part.grad2
         np.minimum(self.s_range[..., 0], part.s_range[..., 0], out=self.s_range[..., 0])
         np.maximum(self.s_range[..., 1], part.s_range[..., 1], out=self.s_range[..., 1])
 
@@ -128,6 +135,7 @@ class TensorSums:
             self.pair[:, one],
             self.s_range[:, one],
             self.sample[:, slots],
+            self.grad2[:, channels],
         )
 
 

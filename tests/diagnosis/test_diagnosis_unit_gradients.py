@@ -1,5 +1,7 @@
 """Exact gradients of a real network against the logged ones, optimizer by optimizer."""
 
+import itertools
+
 import gradient_runs as runs
 import numpy as np
 import pytest
@@ -142,3 +144,27 @@ def test_what_cannot_be_told_is_said(tmp_path):
     assert found["gradient_orthogonal"].holds is True
     assert found["theorem_covers_optimizer"].holds is False
     assert "norm_as_theorem" not in found
+
+
+@pytest.mark.parametrize("case", ["buffers", "adamw"])
+def test_the_distribution_over_channels(case, tmp_path):
+    """Against the files themselves: |g_c| |w_c| of every channel in float64."""
+    folder = tmp_path / "run"
+    runs.train(folder, MAKERS[CASES[case][0]], updates=6)
+    rows = {r["tensor"]: r for r in analyze(folder).diagnosis.unit_gradients.to_dicts()}
+    files = [torch.load(folder / f"ckpt_{step}.pt", weights_only=True) for step in range(40, 47)]
+    name, index = "stages.0.body.conv.weight", 1  # the second of the decayed matrices
+    key, a, c, decay = {
+        "buffers": ("momentum_buffer", 0.9, 1.0, runs.DECAY),
+        "adamw": ("exp_avg", 0.9, 0.1, 0.0),
+    }[case]
+    found = []
+    for before, after in itertools.pairwise(files):
+        w = before["model"][name].double()
+        v, u = (x["optimizer"]["state"][index][key].double() for x in (before, after))
+        g = (u - a * v) / c - decay * w
+        found.append((g.flatten(1).norm(dim=1) * w.flatten(1).norm(dim=1)).numpy())
+    for level in (5, 50, 95):
+        expected = np.median(np.quantile(found, level / 100, axis=1))
+        assert rows[name][f"channel_p{level:02d}"] == pytest.approx(expected, rel=1e-6)
+    assert rows["head.weight"]["channel_p50"] is None
