@@ -45,14 +45,23 @@ class FlaxMsgpackReader:
     def read(self, candidate: Candidate, limits: Limits) -> RawCheckpoint:
         """Walk over the file; only what is not an array is read."""
         with reading(candidate.path) as file:
-            scanner = Scanner(file, limits, _extension)
-            root = scanner.value()
-            if scanner.pos != file.size:
-                raise scanner.corrupt("bytes behind the end")
-        root = _joined(root, file)
+            root = msgpack_tree(file, limits)
         if type(root) is dict:
             root = interpreted(root)
         return RawCheckpoint(self.name, root, (candidate.path,), {file.path: file.stamp})
+
+
+def msgpack_tree(file: RegularFile, limits: Limits) -> Any:
+    """What a file holds, arrays as tensors named by their path with slashes.
+
+    Raises:
+        SnapshotError: The file is cut short, damaged, too large a tree, or has dtypes not read.
+    """
+    scanner = Scanner(file, limits, _extension)
+    root = scanner.value()
+    if scanner.pos != file.size:
+        raise scanner.corrupt("bytes behind the end")
+    return _joined(root, file)
 
 
 def _extension(scanner: Scanner, kind: int, span: Span) -> Any:

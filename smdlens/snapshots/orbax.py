@@ -17,14 +17,24 @@ from smdlens.containers.json_header import parse_json, read_json
 from smdlens.containers.limits import Limits
 from smdlens.containers.ocdbt import MANIFEST, OcdbtReader, OcdbtValue
 from smdlens.errors import SnapshotCorruptError, SnapshotTruncatedError, SnapshotUnsafeError
-from smdlens.snapshots.candidate import Candidate, RawCheckpoint, candidate_folder, is_folder
+from smdlens.snapshots.candidate import (
+    Candidate,
+    RawCheckpoint,
+    candidate_file,
+    candidate_folder,
+    is_folder,
+)
 from smdlens.snapshots.chunks import PieceBudget
 from smdlens.snapshots.extent_bytes import read_extent
+from smdlens.snapshots.flax_msgpack import FlaxMsgpackReader, msgpack_tree
 from smdlens.snapshots.orbax_tree import checkpoint_root, placed
 from smdlens.snapshots.records import Extent, Packed, TensorRef
+from smdlens.snapshots.steps import position_of_name
 from smdlens.snapshots.zarr_arrays import zarr_array, zarr_tensor
 
 _TREE, _STEP, _COMMITTED = "_METADATA", "_CHECKPOINT_METADATA", "commit_success.txt"
+# What older versions write beside or in place of arrays: a tree of Flax' MessagePack.
+_TOGETHER = "checkpoint"
 _JSON_ITEM = "metadata"
 _ARRAYS = (".zarray", "zarr.json")
 _MOST_ITEMS = 100
@@ -37,14 +47,16 @@ class OrbaxReader:
 
     def recognises(self, candidate: Candidate) -> bool:
         """Orbax's metadata of a tree or of a step, or a database of arrays."""
-        return candidate.is_folder and bool(candidate.names & {_TREE, _STEP, MANIFEST})
+        if not candidate.is_folder:
+            return False
+        return bool(candidate.names & {_TREE, _STEP, MANIFEST}) or _is_older(candidate)
 
     def read(self, candidate: Candidate, limits: Limits) -> RawCheckpoint:
         """Read metadata and the places of all chunks."""
         folder = candidate.path
         _check_committed(folder, candidate.names, limits)
         opened = _Opened(limits)
-        if candidate.names & {_TREE, MANIFEST}:
+        if candidate.names & {_TREE, MANIFEST} or _has_together(candidate):
             items = {"": opened.tree(folder)}
         else:
             items = {}
@@ -52,13 +64,40 @@ class OrbaxReader:
                 if name.startswith(".") or not is_folder(folder / name):
                     continue
                 inner = candidate_folder(contained(folder, name, subject=str(folder)))
-                if inner.names & {_TREE, MANIFEST}:
+                if inner.names & {_TREE, MANIFEST} or _has_together(inner):
                     items[name] = opened.tree(inner.path)
                 elif _JSON_ITEM in inner.names:
                     items[name] = opened.json(inner.path / _JSON_ITEM)
         root = checkpoint_root(items)
         files = tuple(map(Path, opened.stamps)) or (folder,)
         return RawCheckpoint(self.name, root, files, opened.stamps, ordered=False)
+
+
+def _is_older(candidate: Candidate) -> bool:
+    """Before Orbax 0.5: a tree without metadata, or a step's folder of items without its own."""
+    if _has_together(candidate):
+        return True
+    if not _has_position(candidate.path.name):
+        return False
+    for name in sorted(candidate.names)[:_MOST_ITEMS]:
+        # Folders of steps are no items: their parent is a run.
+        if not _has_position(name) and is_folder(candidate.path / name):
+            inner = candidate.path / name
+            if any((inner / mark).is_file() for mark in (_TREE, MANIFEST)):
+                return True
+    return False
+
+
+def _has_position(name: str) -> bool:
+    read = position_of_name(name)
+    return read.step is not None or read.epoch is not None or read.number is not None
+
+
+def _has_together(candidate: Candidate) -> bool:
+    """Whether a folder has such a tree (TensorFlow keeps text under the name)."""
+    if _TOGETHER not in candidate.names or not (candidate.path / _TOGETHER).is_file():
+        return False
+    return FlaxMsgpackReader().recognises(candidate_file(candidate.path / _TOGETHER))
 
 
 def _check_committed(folder: Path, names: frozenset[str], limits: Limits) -> None:
@@ -107,7 +146,15 @@ class _Opened:
                     self.fetch,
                     budget,
                 )
-        return placed(tensors, metadata, str(folder))
+        return placed(tensors, metadata, self.together(folder / _TOGETHER), str(folder))
+
+    def together(self, path: Path) -> Any:
+        """The tree of arrays that were saved in one file; None where there is none."""
+        if not path.is_file():
+            return None
+        with reading(path) as file:
+            self.stamps[file.path] = file.stamp
+            return msgpack_tree(file, self.limits)
 
     def fetch(self, extent: Extent) -> bytes:
         with open_regular(extent.path) as file:

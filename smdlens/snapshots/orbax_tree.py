@@ -15,20 +15,28 @@ _DEEPEST = 32
 _STATES = ("state", "train_state", "default", "items", "model_state")
 
 
-def placed(tensors: Mapping[str, TensorRef], metadata: Any, subject: str) -> dict[str, Any]:
+def placed(
+    tensors: Mapping[str, TensorRef], metadata: Any, together: Any, subject: str
+) -> dict[str, Any]:
     """Arrays in the nested dicts they were saved from.
 
     Args:
         tensors: By the name they are stored under, keys joined with dots.
         metadata: Content of `_METADATA`, or None.
+        together: Content of the file that holds arrays saved in one, or None.
         subject: The folder, for errors.
 
     Raises:
         SnapshotCorruptError: An array and a dict of one name.
     """
     paths = {".".join(path): path for path in _paths(metadata)}
+    values: dict[str, Any] = dict(tensors)
+    for path, value in _aggregated(together, ()):
+        name = ".".join(path)
+        if name not in values:
+            values[name], paths[name] = value, path
     root: dict[str, Any] = {}
-    for name, ref in tensors.items():
+    for name, ref in values.items():
         path = paths.get(name) or tuple(name.split("."))
         place: Any = root
         for part in path[:-1]:
@@ -41,6 +49,20 @@ def placed(tensors: Mapping[str, TensorRef], metadata: Any, subject: str) -> dic
             )
         place[path[-1]] = ref
     return {key: _without_values(value) for key, value in root.items()}
+
+
+def _aggregated(value: Any, path: tuple[str, ...]) -> Iterator[tuple[tuple[str, ...], Any]]:
+    """Arrays and plain values with their paths; text that stands for an array elsewhere is not."""
+    if len(path) > _DEEPEST:
+        return
+    if isinstance(value, Mapping):
+        for key, item in value.items():
+            yield from _aggregated(item, (*path, str(key)))
+    elif type(value) is list:
+        for number, item in enumerate(value):
+            yield from _aggregated(item, (*path, str(number)))
+    elif path and (is_tensor(value) or type(value) in (int, float)):
+        yield path, value
 
 
 def _paths(metadata: Any) -> Iterator[tuple[str, ...]]:

@@ -22,6 +22,7 @@ LAYOUTS = {
         "keras_layouts/written_ckpt*", "written_ckpt.index", "written_ckpt.data-00000-of-00001"),
     "partitions": (
         "tensorflow_layouts/rmsprop/*", "model.ckpt-4321.index", "model.ckpt-4321.index"),
+    "orbax-together": ("orbax_older/together/7/*", "", "checkpoint"),
     "paddle-weights": ("paddle_layouts/program.*", "program.pdiparams", "program.pdiparams"),
     "paddle-program": ("paddle_layouts/program.*", "program.pdiparams", "program.pdmodel"),
     "paddle-pir": ("paddle_layouts/pir.*", "pir.pdiparams", "pir.json"),

@@ -99,6 +99,22 @@ def test_a_state_without_any_name_of_flax():
     assert "optax saves no kind" in checkpoint.snapshot.scalars["conversion"]
 
 
+@pytest.mark.parametrize("name", ["together", "items"])
+def test_older_versions_of_orbax(name):
+    checkpoint = held(GOLDEN / "orbax_older" / name / "7", f"../{name}")
+    assert checkpoint.format == "orbax" and checkpoint.step == 7
+    assert checkpoint.tensors["conv.weight"][0] == (4, 3, 2, 2)
+    if name == "items":
+        assert checkpoint.snapshot.scalars["notes"] == {"seed": 1}
+
+
+def test_steps_of_older_versions_are_a_run(tmp_path):
+    for step in ("7", "8"):
+        shutil.copytree(GOLDEN / "orbax_older" / "items" / "7", tmp_path / "100" / step)
+    found = discover([tmp_path / "100"])
+    assert [ref.label for ref in found.refs] == ["7", "8"]
+
+
 @pytest.mark.parametrize("name", ["protocol_2", "rmsprop_one_file"])
 def test_pickles_of_paddle(name):
     checkpoint = held(PADDLE / f"{name}.pdparams", name)
