@@ -28,6 +28,7 @@ class GradientRow:
     source: str
     median: str
     spread: str
+    channels: str
     effective: str
     cosine: str
     limit: str
@@ -87,6 +88,7 @@ def _gradient(row: dict[str, Any], invariant: bool) -> GradientRow:
         source=_SOURCES[row["source"]],
         median=_shown(row["p50"]),
         spread=_range(row["p05"], row["p95"]),
+        channels=_range(row["channel_p05"], row["channel_p95"]),
         effective=_shown(row["effective_rms"]),
         cosine=_shown(row["cosine_rms"]),
         limit=_shown(row["cosine_limit"]),

@@ -52,6 +52,7 @@ def _gradients(report: Report, pen: Pen) -> None:
         Column("right angle"),
         Column("updates", right=True, optional=True),
         Column("effective", right=True, optional=True),
+        Column("by channel", optional=True),
         Column("stage", right=True, optional=True),
         Column("from", optional=True),
     ]
@@ -70,6 +71,7 @@ def _gradients(report: Report, pen: Pen) -> None:
                 (f"{r.verdict}, {r.free}" if r.free else r.verdict, SYMBOLS[r.outcome][1]),
                 r.updates,
                 r.effective or "?",
+                r.channels or "?",
                 r.stage,
                 r.source,
             ]
