@@ -49,8 +49,10 @@ class ProcessesLostError(Exception):
 
 
 def can_fork() -> bool:
-    """Whether processes can be forked safely: Apple's libraries do not survive it."""
-    return sys.platform != "darwin" and "fork" in multiprocessing.get_all_start_methods()
+    """Whether processes can be forked: Apple's libraries do not survive it, a pool's may not."""
+    if sys.platform == "darwin" or multiprocessing.current_process().daemon:
+        return False
+    return "fork" in multiprocessing.get_all_start_methods()
 
 
 @dataclass(slots=True)
@@ -124,7 +126,7 @@ def in_order_by_processes(
                 yield first()
         while pending:
             yield first()
-    except (BrokenProcessPool, BlockingIOError) as error:
+    except (BrokenProcessPool, OSError) as error:
         raise ProcessesLostError(done) from error
     finally:
         executor.shutdown(wait=True, cancel_futures=True)

@@ -11,7 +11,9 @@ import textwrap
 import time
 from pathlib import Path
 
+import polars as pl
 import pytest
+import torch
 from motion_helpers import Saved, groups_of, hyper_of, symmetry_of, write_series
 from test_motion_measure import walk
 
@@ -90,6 +92,43 @@ def test_a_killed_worker_costs_time_and_nothing_else(
     assert "a worker process was lost" in got.cost.note
 
 
+def test_where_no_process_may_start_threads_do(
+    series: SnapshotSeries, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    expected = run(series, 1)
+
+    def refused() -> int:
+        raise OSError(12, "Cannot allocate memory")
+
+    monkeypatch.setattr(os, "fork", refused)
+    got = run(series, 2)
+    assert got.pairs.equals(expected.pairs)
+    assert "finished with one worker" in got.cost.note
+
+
+def test_a_daemon_which_may_have_no_children_forks_none(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert can_fork()
+    monkeypatch.setattr(multiprocessing.current_process(), "_config", {"daemon": True})
+    assert not can_fork()
+
+
+def test_threads_used_before_do_not_stop_a_forked_worker(series: SnapshotSeries) -> None:
+    """Torch's and polars' threads exist in this process and not in the forked ones."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(2)
+    try:
+        big = torch.ones(600, 600, dtype=torch.float64)
+        assert float((big @ big).sum()) == 600.0**3
+        assert pl.DataFrame({"a": range(100_000)}).select(pl.col("a").sort().sum()).item() > 0
+        expected = run(series, 1, all_pairs=True)
+        got = run(series, 2, all_pairs=True)
+    finally:
+        torch.set_num_threads(before)
+    assert got.pairs.equals(expected.pairs)
+    assert got.angles is not None and got.angles.equals(expected.angles)
+    assert got.cost.note == ""
+
+
 ORPHANS = """
     import os, sys, time
     from functools import partial
@@ -105,6 +144,14 @@ ORPHANS = """
 """
 
 
+def _runs(pid: int) -> bool:
+    """Whether a process is there and no zombie that nobody has asked about."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except OSError:
+        return False
+
+
 def test_workers_do_not_outlive_a_parent_that_is_killed(tmp_path: Path) -> None:
     script = tmp_path / "run.py"
     script.write_text(textwrap.dedent(ORPHANS))
@@ -116,9 +163,9 @@ def test_workers_do_not_outlive_a_parent_that_is_killed(tmp_path: Path) -> None:
     parent.kill()
     parent.wait()
     until = time.monotonic() + 20
-    while time.monotonic() < until and (
-        left := {p for p in workers if Path(f"/proc/{p}").exists()}
-    ):
+    left = workers
+    while left and time.monotonic() < until:
         time.sleep(0.05)
+        left = {pid for pid in workers if _runs(pid)}
     assert not left
     parent.stdout.close()
