@@ -12,7 +12,6 @@ from matplotlib.figure import Figure
 
 from smdlens.report import numbers
 from smdlens.report.cuts import summarise_cuts
-from smdlens.report.lag_words import LAGS_FROM_A_FEW
 from smdlens.report.metric_words import metric_text
 from smdlens.report.plots import against_theory, clock, heat_map, lag_curve, run_wide
 from smdlens.report.plots.canvas import drawing, inline_svg
@@ -98,8 +97,7 @@ def draw(report: Report, data: PlotData, worst: list[str]) -> Figures:
                 "lags",
                 "Angle between snapshots by their distance",
                 "The angle between two snapshots of one stage against the iterations between them, "
-                "beside that of a random walk in equilibrium."
-                + ("" if report.diagnosis.lags_of_all_weights else f" {LAGS_FROM_A_FEW}"),
+                "beside that of a random walk in equilibrium.",
             ),
             metric=_svg(
                 None

@@ -21,6 +21,7 @@ from smdlens.report.gradient_rows import gradient_rows, theorem_rows
 from smdlens.report.html import rows
 from smdlens.report.html.figures import draw
 from smdlens.report.html.picked import page_data
+from smdlens.report.lag_words import LAGS_FROM_A_FEW
 from smdlens.report.metric_words import metric_text
 from smdlens.report.plots.data import plot_data
 from smdlens.report.plots.palette import css
@@ -67,6 +68,7 @@ def page(report: Report, result: CheckResult) -> str:
         cuts={c.decay.step: c for c in summarise_cuts(report.diagnosis)},
         metric_text=metric_text(report.diagnosis),
         figures=draw(report, data, worst[:_WORST]),
+        lags_from_a_few=LAGS_FROM_A_FEW,
         tensors=rows.tensor_rows(report, drawn),
         first=drawn.get(worst[0]) if worst else None,
         assumptions=assumption_rows(report.diagnosis.assumptions),
