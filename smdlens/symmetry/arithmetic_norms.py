@@ -11,7 +11,6 @@ that is not exactly of this form stays as it is written.
 from __future__ import annotations
 
 import dataclasses
-import math
 from collections.abc import Iterator
 
 from smdlens.symmetry.model_graph import ModelGraph, Node, Ref, Shape
@@ -21,8 +20,10 @@ from smdlens.symmetry.products import (
     Product,
     Sum,
     added,
+    is_near,
     multiplied,
     placed,
+    quotient,
     reordered,
     reshaped,
     scaled,
@@ -31,6 +32,7 @@ from smdlens.symmetry.products import (
 
 _LARGEST_EPSILON = 1e-2  # beside a variance; the largest that frameworks use
 Along = tuple[str, tuple[int, ...]]  # of which value, over which axes
+_MOST_SUMMANDS = 7
 # Names under which running statistics are shown; whether they move is asked of these.
 _STATISTICS = ("running_mean", "running_var", "moving_mean", "moving_variance")
 _RESHAPES = ("view", "reshape", "unsqueeze", "squeeze")
@@ -82,9 +84,15 @@ class _Finder:
         made = next(self._norms(node, found), None)
         if made is not None:
             return made
+        # A long sum is a value of its own: its norm has room for the mean and the shift beside it.
+        if sum(not self._is_mean(product) for product in found) > _MOST_SUMMANDS:
+            return [node]
         self.sums[node.name] = found
         self.named.setdefault(frozenset(found.items()), node.name)
         return [node]
+
+    def _is_mean(self, product: Product) -> bool:
+        return any(f.name in self.statistics or f.name in self.means for f in product)
 
     def _of(self, argument: object) -> Sum | None:
         """An argument as a sum of products."""
@@ -153,7 +161,7 @@ class _Finder:
             if node.op == "mul":
                 return multiplied(a, b)
             if node.op == "div":
-                return _quotient(a, b)
+                return quotient(a, b)
             return added(a, scaled(b, -1.0) if node.op == "sub" else b)
         if node.op == "neg":
             return scaled(a, -1.0)
@@ -262,7 +270,7 @@ class _Finder:
         ):
             return
         target = multiplied(whole, {around: scale})
-        if target is None or not all(_is_near(found.get(p), n) for p, n in target.items()):
+        if target is None or not all(is_near(found.get(p), n) for p, n in target.items()):
             return
         rest = {p: n for p, n in found.items() if p != product and p not in target}
         if node.op == "sub" and not around and not rest:
@@ -285,15 +293,3 @@ class _Finder:
                 if only.place == placed(self.shapes[only.name]):
                     return only.name
         return self.named.get(frozenset(wanted.items()))
-
-
-def _quotient(a: Sum, b: Sum) -> Sum | None:
-    if len(b) != 1:
-        return None
-    (product, number), = b.items()  # fmt: skip
-    turned = tuple(sorted(f._replace(inverse=not f.inverse) for f in product))
-    return multiplied(a, {turned: 1.0 / number})
-
-
-def _is_near(found: float | None, expected: float) -> bool:
-    return found is not None and math.isclose(found, expected, rel_tol=1e-6)

@@ -6,12 +6,13 @@ broadcasting leaves it alone. Sums that grow too long are given up (None).
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import NamedTuple
 
 from smdlens.symmetry.model_graph import Shape
 
-_MOST_PRODUCTS = 10
+_MOST_PRODUCTS = 24
 _MOST_FACTORS = 8
 Place = tuple[int, ...]  # per axis of a value: -1 for the last; 0 where its length is one
 
@@ -100,3 +101,17 @@ def _moved(a: Sum, axes: dict[int, int]) -> Sum | None:
         )
         result[turned] = number
     return result
+
+
+def quotient(a: Sum, b: Sum) -> Sum | None:
+    """A sum divided by a single product; None for another divisor."""
+    if len(b) != 1:
+        return None
+    (product, number), = b.items()  # fmt: skip
+    turned = tuple(sorted(f._replace(inverse=not f.inverse) for f in product))
+    return multiplied(a, {turned: 1.0 / number})
+
+
+def is_near(found: float | None, expected: float) -> bool:
+    """Whether a factor is there and is that number, but for rounding."""
+    return found is not None and math.isclose(found, expected, rel_tol=1e-6)
