@@ -95,7 +95,9 @@ def separable(call: LayerCall) -> str:
     x = call.channels_second()
     shape = call.shape(x)
     space = spatial_axes(call, shape)
-    deep, point = call.needed("depthwise_kernel"), call.needed("pointwise_kernel")
+    shown = call.parameter("depthwise_kernel")  # "weight" where files are read
+    deep = call.needed("weight") if shown is None else shown.name
+    point = call.needed("pointwise_kernel")
     channels, multiplier, *kernel = call.shape(deep)
     deep = call.reshaped(deep, (channels * multiplier, 1, *kernel))
     stride, dilation = (pair(call.setting(name, 1), space) for name in ("strides", "dilation_rate"))

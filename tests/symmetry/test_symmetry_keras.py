@@ -112,3 +112,15 @@ def test_a_model_inside_itself_ends() -> None:
     inner["config"]["build_input_shape"] = [None, 3]
     with pytest.raises(GraphError, match="form that is not known"):
         graph_of_keras(json.dumps(inner), {"a.weight": (2, 2)}, "some file")
+
+
+def test_separable_kernels_under_the_names_that_files_give_them() -> None:
+    entry = json.loads(json.dumps(NETWORKS["keras", "mobile"]))
+    for tensor in entry["tensors"]:
+        tensor["name"] = tensor["name"].replace("depthwise_kernel", "weight")
+    found = _solved(entry).tensors
+    for tensor in entry["tensors"]:
+        if "invariant" in tensor:
+            alone = found[tensor["name"]].role in INVARIANT
+            assert alone == tensor["invariant"], tensor["name"]
+    assert found["separable_conv2d.weight"].role == Role.SCALE_INVARIANT

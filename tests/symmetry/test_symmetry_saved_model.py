@@ -17,8 +17,10 @@ import smdlens
 from smdlens.errors import GraphError, SmdlensError
 from smdlens.snapshots import open_series
 from smdlens.snapshots.series import open_snapshot
+from smdlens.symmetry.arithmetic_norms import with_norms
 from smdlens.symmetry.find import find_scale_groups
 from smdlens.symmetry.from_saved_model import graph_of_saved_model
+from smdlens.symmetry.model_graph import Constant, ModelGraph, Node, Parameter, Ref
 from smdlens.symmetry.scale_symmetry import symmetry_of_graph
 from smdlens.vocabulary import EvidenceKind, Role
 
@@ -210,3 +212,42 @@ def _hostile(what: str) -> bytes:
     info = _field(1, b"again:0") + _field(2, 1)
     signature = _field(1, b"serve") + _field(2, _field(2, _field(1, b"y") + _field(2, info)))
     return _field(2, _field(2, body) + _field(5, signature))
+
+
+def test_norms_behind_a_long_residual_sum() -> None:
+    """Each summand is a value and its bias: more of them than an expanded sum may have."""
+    nodes: list[Node] = []
+
+    def add(op: str, arguments: dict[str, object], shape: tuple[int, ...]) -> Ref:
+        nodes.append(Node(f"n{len(nodes)}", op, arguments, (shape,)))
+        return Ref(nodes[-1].name)
+
+    names = [f"{kind}{at}" for at in range(9) for kind in ("w", "b")]
+    parameters = {n: Parameter(n, (4, 4) if n[0] == "w" else (4,), "float32") for n in names}
+    parameters |= {n: Parameter(n, (4,), "float32") for n in ("gain", "shift")}
+    parameters["out"] = Parameter("out", (2, 4), "float32")
+    constants = {
+        "x": Constant("", (5, 4), is_input=True), "m": Constant("bn.running_mean", (4,)),
+        "v": Constant("bn.running_var", (4,)),
+    }  # fmt: skip
+    trunk: Ref | None = None
+    for at in range(9):
+        y = add("linear", {"input": Ref("x"), "weight": Ref(f"w{at}")}, (5, 4))
+        y = add("add", {"self": y, "other": Ref(f"b{at}")}, (5, 4))
+        trunk = y if trunk is None else add("add", {"self": trunk, "other": y}, (5, 4))
+    root = add("rsqrt", {"self": add("add", {"self": Ref("v"), "other": 1e-3}, (4,))}, (4,))
+    factor = add("mul", {"self": root, "other": Ref("gain")}, (4,))
+    moved = add("mul", {"self": Ref("m"), "other": factor}, (4,))
+    moved = add("sub", {"self": Ref("shift"), "other": moved}, (4,))
+    scaled = add("mul", {"self": trunk, "other": factor}, (5, 4))
+    normed = add("add", {"self": scaled, "other": moved}, (5, 4))
+    last = add("linear", {"input": normed, "weight": Ref("out")}, (5, 2))
+    graph = ModelGraph(parameters, constants, tuple(nodes), (last.name,), "test")
+    found = symmetry_of_graph(with_norms(graph)).tensors
+    assert set(found["w3"].joint_with) == {f"w{at}" for at in range(9) if at != 3}
+    assert found["b3"].role == Role.IRRELEVANT
+    frozen = with_norms(graph, frozenset({"gain"}))
+    assert symmetry_of_graph(frozen).tensors["w3"].role == Role.NOT_SCALE_INVARIANT
+    other = {**constants, "v": Constant("something", (4,))}
+    unnamed = with_norms(ModelGraph(parameters, other, tuple(nodes), (last.name,), "test"))
+    assert symmetry_of_graph(unnamed).tensors["w3"].role == Role.NOT_SCALE_INVARIANT
