@@ -1,8 +1,9 @@
 """Undo the filters that bytes went through when they were written, never past their known length.
 
 HDF5's filters (File Format Specification 3.0, IV.A.2.l) and zarr's codecs, by one set of names:
-`deflate`, `gzip`, `zstd`, `shuffle:N` (N bytes per element), `fletcher32` and `crc32c` (four bytes
-of checksum at the end), `big-endian:N`; `latin-1`, a character of UTF-8 for each byte.
+`deflate`, `raw-deflate` (without zlib's header), `gzip`, `zstd`, `shuffle:N` (N bytes per element),
+`fletcher32` and `crc32c` (four bytes of checksum at the end), `big-endian:N`; `latin-1`, a
+character of UTF-8 for each byte.
 """
 
 from __future__ import annotations
@@ -34,6 +35,8 @@ def unpack(data: bytes, filters: tuple[str, ...], nbytes: int, subject: str) -> 
         kind, _, width = name.partition(":")
         if kind == "deflate":
             data = _inflated(data, most, subject, zlib.MAX_WBITS)
+        elif kind == "raw-deflate":
+            data = _inflated(data, most, subject, -zlib.MAX_WBITS)
         elif kind == "gzip":
             data = _inflated(data, most, subject, zlib.MAX_WBITS | 16)
         elif kind == "zstd":
