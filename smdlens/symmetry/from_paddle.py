@@ -156,7 +156,7 @@ class _Walk:
             try:
                 made = translate(call)
             except NotTranslated:
-                del self.tape.nodes[before:]
+                self.tape.undo(before)
         if made is None:
             self._unknown(op, operator)
             return

@@ -214,7 +214,7 @@ class _Walk:
             try:
                 result = translate(call)
             except NotTranslated:
-                del self.tape.nodes[before:]
+                self.tape.undo(before)
             else:
                 made = result if isinstance(result, list) else [result]
                 if [self.tape.shape(v) for v in made] == [t.shape for t in operator.types]:

@@ -136,7 +136,7 @@ class Walk:
             try:
                 result = translate(call)
             except NotTranslated:
-                del self.tape.nodes[before:]
+                self.tape.undo(before)
         if result is None:
             return self._unknown(call)
         return list(result) if isinstance(result, list) else [result]

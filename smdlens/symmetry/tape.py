@@ -31,6 +31,7 @@ class Tape:
         self.nodes: list[Node] = []
         self.shapes: dict[str, Shape] = {}
         self.module = ""
+        self._count = 0
         self._sums: dict[str, tuple[str, tuple[int, ...]]] = {}
         self._means: dict[str, tuple[str, tuple[int, ...]]] = {}
         self.exponents: dict[str, str] = {}  # exp(x) -> x
@@ -38,6 +39,8 @@ class Tape:
         self._peaks: dict[str, tuple[str, tuple[int, ...]]] = {}
         self._differences: dict[str, tuple[str, str]] = {}
         self._expanded: dict[str, str] = {}
+        self._turned: dict[tuple[str, tuple[int, ...]], str] = {}
+        self._inverse_roots: dict[str, str] = {}
         self.stopped: dict[str, str] = {}  # result of a stopped gradient -> what it was
 
     def graph(self, outputs: Sequence[str], source: str) -> ModelGraph:
@@ -58,7 +61,10 @@ class Tape:
         if name not in self.parameters:
             self.parameters[name] = Parameter(name, shape, dtype)
             self.shapes[name] = shape
-        return self.permute(name, order) if order else name
+        key = (name, tuple(order))
+        if order and key not in self._turned:
+            self._turned[key] = self.permute(name, order)
+        return self._turned[key] if order else name
 
     def constant(self, name: str, shape: Shape, *, is_input: bool = False) -> str:
         """A tensor that is not trained."""
@@ -93,11 +99,18 @@ class Tape:
         self, op: str, arguments: Mapping[str, Any], shape: Shape, *, floating: bool = True
     ) -> str:
         """Add an operator; returns the name of its result."""
-        name = f"{self.module or 'model'}:{len(self.nodes)}"
+        name = f"{self.module or 'model'}:{self._count}"  # never given twice, not even after undo
+        self._count += 1
         given = {key: value for key, value in arguments.items() if value is not None}
         self.nodes.append(Node(name, op, given, (checked(shape),), self.module, floating))
         self.shapes[name] = shape
         return name
+
+    def undo(self, length: int) -> None:
+        """Takes back the operators that were added since there were `length` of them."""
+        gone = {node.name for node in self.nodes[length:]}
+        del self.nodes[length:]
+        self._turned = {key: name for key, name in self._turned.items() if name not in gone}
 
     def unknown(self, op: str, inputs: Sequence[Operand], shape: Shape) -> str:
         """A function of all its inputs that sees every scale."""
@@ -106,7 +119,11 @@ class Tape:
 
     def alone(self, op: str, x: Operand, **more: Any) -> str:
         """An operator on one value that keeps its shape."""
-        return self.node(op, {"self": Ref(self.leaf(x)), **more}, self.shape(x))
+        name = self.leaf(x)
+        made = self.node(op, {"self": Ref(name), **more}, self.shape(x))
+        if op == "rsqrt":
+            self._inverse_roots[made] = name
+        return made
 
     def binary(self, op: str, a: Operand, b: Operand) -> str:
         """An elementwise operator on two values."""
@@ -123,6 +140,9 @@ class Tape:
             for x, y in ((a, b), (b, a)):
                 bound = self.ref(y) if not isinstance(y, str) else None
                 if isinstance(bound, float) and isinstance(x, str) and self.shape(x) == shape:
+                    source = self._inverse_roots.get(x) if op == "minimum" else None
+                    if source is not None and bound > 1.0:  # 1 / max(root, eps), written as a bound
+                        return self.alone("rsqrt", self.alone("clamp", source, min=bound**-2))
                     side = "min" if op == "maximum" else "max"
                     return self.alone("clamp", x, **{side: bound})
         made = self.node(op, {"self": self.ref(a), "other": number}, shape)

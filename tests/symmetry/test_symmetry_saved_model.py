@@ -22,6 +22,7 @@ from smdlens.symmetry.find import find_scale_groups
 from smdlens.symmetry.from_saved_model import graph_of_saved_model
 from smdlens.symmetry.model_graph import Constant, ModelGraph, Node, Parameter, Ref
 from smdlens.symmetry.scale_symmetry import symmetry_of_graph
+from smdlens.symmetry.tape import Tape
 from smdlens.vocabulary import EvidenceKind, Role
 
 GOLDEN = Path(__file__).parent.parent / "golden"
@@ -251,3 +252,17 @@ def test_norms_behind_a_long_residual_sum() -> None:
     other = {**constants, "v": Constant("something", (4,))}
     unnamed = with_norms(ModelGraph(parameters, other, tuple(nodes), (last.name,), "test"))
     assert symmetry_of_graph(unnamed).tensors["w3"].role == Role.NOT_SCALE_INVARIANT
+
+
+def test_what_is_known_of_a_value_ends_with_it() -> None:
+    """A translation that is given up leaves nothing that another value could be taken for."""
+    tape = Tape()
+    x = tape.constant("x", (2, 6), is_input=True)
+    total = tape.reduce("sum", x, [1], keep=True)
+    tape.undo(0)
+    again = tape.alone("tanh", x)
+    assert again != total and tape.sum_of(again) is None and tape.sum_of(total) is not None
+    turned = tape.parameter("w", (3, 2), "float32", [1, 0])
+    assert tape.parameter("w", (3, 2), "float32", [1, 0]) == turned
+    tape.undo(1)
+    assert tape.parameter("w", (3, 2), "float32", [1, 0]) != turned
