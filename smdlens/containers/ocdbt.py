@@ -6,6 +6,7 @@ a manifest names the root of a B+tree, whose leaves hold small values and point 
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,11 +15,18 @@ from smdlens.containers.crc32c import crc32c
 from smdlens.containers.files import FileStamp, RegularFile, contained, reading
 from smdlens.containers.limits import Limits
 from smdlens.containers.packed import unpack_zstd
-from smdlens.errors import SnapshotCorruptError, SnapshotUnsafeError, SnapshotUnsupportedError
+from smdlens.errors import (
+    SnapshotCorruptError,
+    SnapshotTruncatedError,
+    SnapshotUnsafeError,
+    SnapshotUnsupportedError,
+)
 
 MANIFEST = "manifest.ocdbt"
 _MANIFEST_MAGIC, _NODE_MAGIC = 0x0CDB3A2A, 0x0CDB20DE
 _HEADER, _CHECKSUM = 12, 4
+_NUMBERED = 1
+_NUMBER = re.compile(r"manifest\.[0-9a-f]{16}")
 _LARGEST_NODE = 1 << 28
 _CHECKED = 1 << 20
 _DEEPEST = 32
@@ -109,17 +117,15 @@ class OcdbtReader:
             SnapshotTruncatedError: A file ends early.
             SnapshotCorruptError: A file contradicts the format, or its checksum.
             SnapshotUnsafeError: More than `limits` allows, or a file outside the folder.
-            SnapshotUnsupportedError: A manifest in several files, or a missing package.
+            SnapshotUnsupportedError: A manifest of another kind, or a missing package.
         """
-        path = self.root / MANIFEST
-        with reading(path) as file:
-            self.stamps[file.path] = file.stamp
-            body, _ = self._body(file, 0, file.size, _MANIFEST_MAGIC)
-        node = _Bytes(body, str(path))
-        node.take(16)
-        if node.varint() != 0:
+        node, kind = self._manifest(self.root / MANIFEST)
+        if kind == _NUMBERED:
+            node, kind = self._manifest(self._latest())
+        path = node.path
+        if kind not in (0, _NUMBERED):
             raise SnapshotUnsupportedError(
-                "a database whose manifest is kept in several files", subject=str(path)
+                "a database whose manifest is of another kind", subject=path, found=str(kind)
             )
         node.varints(2)
         node.take(1)
@@ -128,16 +134,40 @@ class OcdbtReader:
         files = self._files(node, "")
         count = node.varint()
         if count == 0:
-            raise _corrupt(str(path), "no version")
+            raise _corrupt(path, "no version")
         node.varints(count)
         heights = node.take(count)
         ids, offsets, lengths = (node.varints(count) for _ in range(3))
         found: dict[str, OcdbtValue] = {}
-        name, base = self._at(files, ids[-1], str(path))
+        name, base = self._at(files, ids[-1], path)
         tree = self._walk(name, base, offsets[-1], lengths[-1], b"", heights[-1])
         for key, value in tree:
             found[key.decode("utf-8", "replace")] = value
         return found
+
+    def _manifest(self, path: Path) -> tuple[_Bytes, int]:
+        """A manifest behind its first fields, and whether it is kept in one file or in several."""
+        with reading(path) as file:
+            self.stamps[file.path] = file.stamp
+            body, _ = self._body(file, 0, file.size, _MANIFEST_MAGIC)
+        node = _Bytes(body, str(path))
+        node.take(16)
+        return node, node.varint()
+
+    def _latest(self) -> Path:
+        """The numbered manifest with the largest number."""
+        try:
+            names = [e.name for e in self.root.iterdir() if _NUMBER.fullmatch(e.name)]
+        except OSError as error:
+            raise _corrupt(str(self.root), f"cannot be listed: {error.strerror}") from error
+        if not names:
+            raise SnapshotTruncatedError(
+                "the numbered manifests of the database are missing",
+                subject=str(self.root),
+                expected="manifest.0000000000000001 or a later one",
+                remedy="Copy the whole checkpoint folder again, or leave it out.",
+            )
+        return self.root / max(names)  # of one length, in hexadecimal
 
     def _walk(
         self, name: str, base: str, offset: int, length: int, prefix: bytes, height: int

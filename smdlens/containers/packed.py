@@ -2,14 +2,15 @@
 
 HDF5's filters (File Format Specification 3.0, IV.A.2.l) and zarr's codecs, by one set of names:
 `deflate`, `raw-deflate` (without zlib's header), `gzip`, `zstd`, `shuffle:N` (N bytes per element),
-`fletcher32` and `crc32c` (four bytes of checksum at the end), `big-endian:N`; `latin-1`, a
-character of UTF-8 for each byte.
+`fletcher32` and `crc32c` (four bytes of checksum at the end), `big-endian:N`; `blosc`;
+`latin-1`, a character of UTF-8 for each byte.
 """
 
 from __future__ import annotations
 
 import zlib
 
+from smdlens.containers.blosc import BloscError, unpack_blosc
 from smdlens.errors import SnapshotCorruptError, SnapshotUnsupportedError
 
 ZSTD_INSTALL = 'Install it with: python -m pip install "smdlens[jax]" (or zstandard alone)'
@@ -41,6 +42,8 @@ def unpack(data: bytes, filters: tuple[str, ...], nbytes: int, subject: str) -> 
             data = _inflated(data, most, subject, zlib.MAX_WBITS | 16)
         elif kind == "zstd":
             data = unpack_zstd(data, most, subject)
+        elif kind == "blosc":
+            data = _blosc(data, most, subject)
         elif kind == "latin-1":
             data = _encoded(data, subject)
         elif kind in ("fletcher32", "crc32c"):
@@ -61,6 +64,21 @@ def _inflated(data: bytes, most: int, subject: str, window: int) -> bytes:
         return zlib.decompressobj(window).decompress(data, most + 1)
     except zlib.error as error:
         raise _corrupt(subject, "compressed bytes", str(error)) from error
+
+
+def _blosc(data: bytes, most: int, subject: str) -> bytes:
+    try:
+        return unpack_blosc(data, most, lambda part, size: unpack_zstd(part, size, subject))
+    except BloscError as error:
+        if error.codec:
+            raise SnapshotUnsupportedError(
+                "a compression that is not read",
+                subject=subject,
+                expected="Blosc with LZ4, zlib or Zstandard",
+                found=f"Blosc with {error.codec}",
+                remedy="Save it with Orbax's defaults.",
+            ) from error
+        raise _corrupt(subject, "a Blosc chunk", str(error)) from error
 
 
 def _encoded(data: bytes, subject: str) -> bytes:

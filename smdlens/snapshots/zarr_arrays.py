@@ -20,7 +20,7 @@ _V2_DTYPES = {
     "i8": "int64", "i4": "int32", "i2": "int16", "i1": "int8", "u8": "uint64", "u4": "uint32",
     "u2": "uint16", "u1": "uint8", "b1": "bool",
 }  # fmt: skip
-_COMPRESSORS = {"zstd": "zstd", "zlib": "deflate", "gzip": "gzip"}
+_COMPRESSORS = {"zstd": "zstd", "zlib": "deflate", "gzip": "gzip", "blosc": "blosc"}
 _INDEX_ENTRY, _CHECKSUM = 16, 4
 _MOST_CHUNKS = 1_000_000
 _EMPTY = (1 << 64) - 1
@@ -148,7 +148,7 @@ def _codecs(codecs: Any, dtype: str, name: str, subject: str) -> tuple[str, ...]
         if kind == "bytes":
             if _configuration(codec).get("endian") == "big" and DTYPE_BYTES[dtype] > 1:
                 filters.append(f"big-endian:{DTYPE_BYTES[dtype]}")
-        elif kind in ("zstd", "gzip", "crc32c"):
+        elif kind in ("zstd", "gzip", "crc32c", "blosc"):
             filters.append(kind)
         else:
             raise _unsupported(name, subject, f"codec {str(kind)[:50]}")

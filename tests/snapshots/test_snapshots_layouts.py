@@ -6,6 +6,7 @@ What lies in tests/golden was made by the scripts beside it, with every value dr
 from __future__ import annotations
 
 import pickle
+import random
 import re
 import shutil
 import struct
@@ -16,7 +17,13 @@ import pytest
 from framework_truth import assert_held, expected
 
 import smdlens
-from smdlens.errors import SnapshotCorruptError, SnapshotError, SnapshotUnsupportedError
+from smdlens.containers.packed import unpack
+from smdlens.errors import (
+    SnapshotCorruptError,
+    SnapshotError,
+    SnapshotTruncatedError,
+    SnapshotUnsupportedError,
+)
 from smdlens.snapshots.discover import discover
 from smdlens.snapshots.keras_slots import by_name
 from smdlens.snapshots.keras_variables import KerasVariable
@@ -97,6 +104,46 @@ def test_a_state_without_any_name_of_flax():
     # A penalty in the loss decays as well: no decay among the settings is not a decay of 0.
     assert group == {"lr": 0.25, "momentum": 0.5, "tensors": group["tensors"]}
     assert "optax saves no kind" in checkpoint.snapshot.scalars["conversion"]
+
+
+@pytest.mark.parametrize("name", ["numbered_7", "blosc_7"])
+def test_manifests_and_codecs_of_tensorstore(name):
+    checkpoint = held(GOLDEN / "tensorstore" / name, name)
+    assert checkpoint.format == "orbax" and checkpoint.step == 7
+
+
+def test_a_codec_of_blosc_that_is_not_read():
+    checkpoint = smdlens.open_checkpoint(GOLDEN / "tensorstore" / "snappy_7")
+    with pytest.raises(SnapshotUnsupportedError, match="Blosc with snappy"):
+        checkpoint.read("snappy_1.weight")
+
+
+def test_numbered_manifests_that_are_missing(tmp_path):
+    folder = tmp_path / "numbered_7"
+    shutil.copytree(GOLDEN / "tensorstore" / "numbered_7", folder)
+    for manifest in folder.glob("manifest.0*"):
+        manifest.unlink()
+    with pytest.raises(SnapshotTruncatedError, match="numbered manifests"):
+        smdlens.open_checkpoint(folder)
+
+
+def test_mutated_chunks_of_blosc_are_unpacked_or_refused():
+    draw = random.Random(0)
+    refused = 0
+    for chunk in (GOLDEN / "tensorstore" / "blosc_7").glob("*/0.0"):
+        data = chunk.read_bytes()
+        for _ in range(300):
+            mutant = bytearray(data)
+            for _ in range(draw.randint(1, 3)):
+                mutant[draw.randrange(min(len(mutant), draw.choice((64, 3000))))] = draw.randrange(
+                    256
+                )
+            some = bytes(mutant[: draw.choice((len(mutant), draw.randrange(len(mutant))))])
+            try:
+                assert len(unpack(some, ("blosc",), 2880, "file")) == 2880
+            except SnapshotError:
+                refused += 1
+    assert refused > 600
 
 
 @pytest.mark.parametrize("name", ["together", "items"])
