@@ -18,7 +18,7 @@ from smdlens.symmetry.torchscript_scalars import of_tensor, scalar
 from smdlens.symmetry.torchscript_tensors import Tensors
 from smdlens.symmetry.torchscript_values import Box, Device, Function, Module, Unset, boxes
 
-_MOST_STEPS = 1_000_000
+_MOST_STEPS = 500_000
 _DEEPEST = 60
 _CASTS = {"int": int, "float": float, "bool": bool, "str": str}
 _IN_NAMES = ("annotate", "unchecked_cast")

@@ -30,10 +30,9 @@ for _name in ("attention", "backbones", "convolutional", "cosine", "normalised",
     __import__(f"strangers_{_name}")
 
 CHOSEN = (
-    "conv_bn", "conv_act_bn", "depthwise_bn", "grouped_conv_bn", "conv_gn", "transposed_bn",
-    "linear_ln", "linear_rms_bias", "SqueezeExcite", "SkipMeetsBranch", "PreActivation",
-    "Recurrent", "attention_written", "attention_fused_rms", "GroupedQueries", "TiedEmbedding",
-    "WeightStandardised", "ShuffledChannels", "MaxWithIndices", "ConstantMeetsScale",
+    "conv_act_bn", "depthwise_bn", "conv_gn", "transposed_bn", "linear_rms_bias", "SqueezeExcite",
+    "SkipMeetsBranch", "Recurrent", "attention_fused_rms", "GroupedQueries", "TiedEmbedding",
+    "WeightStandardised", "MaxWithIndices",
 )  # fmt: skip
 # Networks that writes into views, or torch's own refusal, leave without a graph.
 WITHOUT = ("WriteIntoView", "WriteIntoViewThenNorm")
