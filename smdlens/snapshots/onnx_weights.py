@@ -25,6 +25,7 @@ from smdlens.snapshots.records import DTYPE_BYTES, Extent, TensorRef
 
 _FIRST_TAGS = frozenset(b"\x12\x1a\x22\x28\x32\x3a\x42")
 _OLDEST, _NEWEST = 3, 60
+_LARGEST_PROGRAM = 256 << 20  # bytes
 _DTYPES = {
     1: "float32", 2: "uint8", 3: "int8", 4: "uint16", 5: "int16", 6: "int32", 7: "int64",
     9: "bool", 10: "float16", 11: "float64", 12: "uint32", 13: "uint64", 14: "complex64",
@@ -70,8 +71,10 @@ class OnnxReader:
                     ) from error
                 raise _corrupt(file.path, str(error)) from error
             model.stamps[file.path] = file.stamp
+            small = file.size <= _LARGEST_PROGRAM
         files = (candidate.path, *model.outside)
-        network = str(candidate.path)
+        # The reader of graphs takes a whole file into memory, weights and all.
+        network = str(candidate.path) if small else None
         return RawCheckpoint(self.name, model.root(), files, model.stamps, network=network)
 
 
