@@ -34,7 +34,7 @@ from smdlens.symmetry.tape import Operand, Tape
 
 _BYTECODE = b"ML\xefR"
 _STEP = re.compile(r"\[['\"]?([^'\"\]]+)['\"]?\]|\.(\w+)")
-_STATISTICS = ("batch_stats", "state", "BatchStat")
+_STATISTICS = ("batch_stats", "BatchStat")
 _LEAVES = ("running_mean", "running_var")
 _DEEPEST = 60
 Place = tuple[str, ...]
@@ -84,7 +84,7 @@ def _graph(main: HloFunction, functions: Mapping[str, HloFunction]) -> ModelGrap
     kept = [
         walk.tape.leaf(value)
         for at, value in enumerate(results)
-        if not any(word in _note(main, at) for word in _STATISTICS) and walk.floats(value)
+        if not set(_place(_note(main, at))) & set(_STATISTICS) and walk.floats(value)
     ]
     if not kept or not walk.tape.parameters:
         raise GraphError("the program gives nothing that depends on its parameters")
@@ -107,11 +107,13 @@ def _leaves(tape: Tape, main: HloFunction) -> list[Operand]:
     places = [_place(name) for _, _, name in main.arguments]
     marked = any("params" in place for place in places)
     paths: list[Place | None] = []
+    kinds: list[str] = []  # the innermost mark of an argument's place
     for place, (_, kind, _) in zip(places, main.arguments, strict=True):
         inner = [at for at, part in enumerate(place) if part in ("params", *_STATISTICS)]
         own = place[inner[-1] + 1 :] if inner else (() if marked else place[1:])
         own = own[:-1] if own and own[-1] == "value" else own
         paths.append(own if own and kind.floating else None)
+        kinds.append(place[inner[-1]] if inner else "")
     if not any(paths):
         raise GraphError(
             "the text does not say which argument is which parameter",
@@ -120,10 +122,10 @@ def _leaves(tape: Tape, main: HloFunction) -> list[Operand]:
         )
     names = torch_names([path for path in paths if path])
     made: list[Operand] = []
-    for path, place, (name, kind, _) in zip(paths, places, main.arguments, strict=True):
+    for path, mark, (name, kind, _) in zip(paths, kinds, main.arguments, strict=True):
         if path is None:
             made.append(tape.constant(name, kind.shape, is_input=True))
-        elif names[path].rpartition(".")[2] in _LEAVES or any(p in _STATISTICS for p in place):
+        elif names[path].rpartition(".")[2] in _LEAVES or mark in _STATISTICS:
             made.append(tape.constant(names[path], kind.shape))
         else:
             made.append(_parameter(tape, names[path], path, kind))

@@ -119,6 +119,26 @@ def test_nothing_is_claimed_without_a_norm(tmp_path: Path, lines: tuple[str, ...
     assert {t.role for t in found.values()} == {Role.NOT_SCALE_INVARIANT}
 
 
+def test_only_statistics_are_no_outputs(tmp_path: Path) -> None:
+    """What a program gives under another name counts, whatever words the name is made of."""
+    divided = (*SIZE, "%y = stablehlo.divide %0, %w : tensor<5x4xf32>")
+    last = "return %r : tensor<5x2xf32>"
+    text = _program(*divided).replace(last, "return %r, %0 : tensor<5x2xf32>, tensor<5x4xf32>")
+    roles = {}
+    for name in ("['last_hidden_state']", "['batch_stats']['norm']['mean']"):
+        both = '(tensor<5x2xf32> {jax.result_info = "result[0]"}, '
+        both += f'tensor<5x4xf32> {{jax.result_info = "result[1]{name}"}})'
+        found = _solved(tmp_path, text.replace("(tensor<5x2xf32>) {", f"{both} {{"))
+        roles[name] = found["a.weight"].role
+    assert list(roles.values()) == [Role.NOT_SCALE_INVARIANT, Role.SCALE_INVARIANT]
+
+
+def test_an_argument_called_state(tmp_path: Path) -> None:
+    divided = (*SIZE, "%y = stablehlo.divide %0, %w : tensor<5x4xf32>")
+    text = _program(*divided).replace("p['params']", "state.params")
+    assert _solved(tmp_path, text)["a.weight"].role == Role.SCALE_INVARIANT
+
+
 def test_text_without_the_names_of_arguments(tmp_path: Path) -> None:
     line = "%y = stablehlo.tanh %0 : tensor<5x4xf32>"
     with pytest.raises(GraphError, match="which argument is which parameter"):
