@@ -94,6 +94,13 @@ def _tensor_parallel(ranks: list[str], subject: str) -> list[str]:
 def _one_rank(
     folder: Path, limits: Limits, files: list[Path], stamps: dict[str, FileStamp]
 ) -> dict[str, Any]:
+    if not (folder / _FILE).is_file():
+        raise SnapshotTruncatedError(
+            "the file of a rank is missing",
+            subject=str(folder),
+            expected=_FILE,
+            remedy="Wait for the trainer to finish, or copy all folders of the iteration.",
+        )
     raw = torch_file(folder / _FILE, limits)
     if not isinstance(raw.root, Mapping):
         raise SnapshotCorruptError("not a mapping of states", subject=str(folder / _FILE))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import shutil
 import zipfile
 from pathlib import Path
 from typing import Any
@@ -13,7 +14,12 @@ import torch
 from snapshots_helpers import same, small_net, train
 from torch._export.serde.schema import ScalarType
 
-from smdlens.errors import SnapshotCorruptError, SnapshotError, SnapshotUnsupportedError
+from smdlens.errors import (
+    SnapshotCorruptError,
+    SnapshotError,
+    SnapshotTruncatedError,
+    SnapshotUnsupportedError,
+)
 from smdlens.snapshots import open_series, open_snapshot
 from smdlens.snapshots import pt2 as reader
 from smdlens.snapshots.readers import read_checkpoint
@@ -168,12 +174,15 @@ def test_megatron(tmp_path: Path) -> None:
     assert last.scalars["args"] == {"lr": 1e-3, "weight_decay": 0.01}
 
 
-def test_megatron_slices_are_refused(tmp_path: Path) -> None:
+def test_megatron_slices_of_unknown_names_are_refused(tmp_path: Path) -> None:
     _megatron(tmp_path, 3, nested=False)
     folder = tmp_path / "iter_0000003"
     assert "3.weight" in open_snapshot(folder).tensors
     (folder / "mp_rank_01").mkdir()
-    with pytest.raises(SnapshotUnsupportedError, match="mp_rank_00, mp_rank_01"):
+    with pytest.raises(SnapshotTruncatedError, match="the file of a rank is missing"):
+        read_checkpoint(folder)
+    shutil.copy(folder / "mp_rank_00" / "model_optim_rng.pt", folder / "mp_rank_01")
+    with pytest.raises(SnapshotUnsupportedError, match=r"how .* is cut is not known"):
         read_checkpoint(folder)
 
 
