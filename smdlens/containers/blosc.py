@@ -13,6 +13,8 @@ _HEADER = 16
 _BYTES, _COPIED, _BITS, _WHOLE = 1, 2, 4, 0x10
 _CODECS = {0: "blosclz", 1: "lz4", 2: "snappy", 3: "zlib", 4: "zstd"}
 _MOST_SPLITS, _LEAST_SPLIT = 16, 128
+# A byte's bits as the lowest bits of eight bytes.
+_SPREAD = [bytes(byte >> bit & 1 for bit in range(8)) for byte in range(256)]
 Unpack = Callable[[bytes, int], bytes]
 
 
@@ -113,14 +115,23 @@ def _length(data: bytes, at: int, count: int) -> tuple[int, int]:
 def _unshuffled(data: bytes, width: int, flags: int) -> bytes:
     count = len(data) // width
     if flags & _BITS and count % 8 == 0 and count:
-        import numpy as np
-
-        planes = np.frombuffer(data, np.uint8, count * width).reshape(width * 8, count // 8)
-        bits = np.unpackbits(planes, axis=1, bitorder="little").T
-        return np.packbits(bits, axis=1, bitorder="little").tobytes() + data[count * width :]
+        result = bytearray(data)
+        for k in range(width):
+            result[k : count * width : width] = _joined_bits(data, k * count, count)
+        return bytes(result)
     if not flags & _BYTES or width < 2:
         return data
     result = bytearray(data)
     for k in range(width):
         result[k : count * width : width] = data[k * count : (k + 1) * count]
     return bytes(result)
+
+
+def _joined_bits(data: bytes, start: int, count: int) -> bytes:
+    """One byte of every element from its eight planes of bits, the lowest first."""
+    found = 0
+    for bit in range(8):
+        plane = data[start + bit * count // 8 : start + (bit + 1) * count // 8]
+        spread = b"".join([_SPREAD[byte] for byte in plane])
+        found |= int.from_bytes(spread, "little") << bit
+    return found.to_bytes(count, "little")
