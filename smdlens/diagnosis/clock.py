@@ -22,6 +22,8 @@ _TRUE = 0.01
 # The buffer lags behind the clock by 1 / (1 - a) updates; the step itself changes with the rate at
 # once, so that no more than this part of the lag blurs the place of the change.
 _BLUR = 0.5
+# A place blurred by more than this share of the interval is none.
+_VAGUE = 0.25
 
 
 def place_by_clock(
@@ -47,8 +49,12 @@ def place_by_clock(
     if not places:
         return None
     momentum = hyper.optimizer.momentum or 0.0
-    error = max(1, round(_BLUR / (1.0 - momentum)), round(float(np.ptp(places)) / 2.0))
-    step = cut.step_low + round(float(np.median(places)))
+    blurred = min(rounding for _, rounding in places)
+    where = [place for place, rounding in places if rounding <= 2.0 * blurred]
+    if blurred > _VAGUE * (cut.step_high - cut.step_low):
+        return None
+    error = max(1, round(_BLUR / (1.0 - momentum)), round(float(np.ptp(where)) / 2.0 + blurred))
+    step = cut.step_low + round(float(np.median(where)))
     for end in (cut.step_low, cut.step_high):
         if abs(step - end) <= error:
             return end, end, end
@@ -57,8 +63,11 @@ def place_by_clock(
 
 def _updates_at_old_rate(
     tracks: Tracks, hyper: HyperParameters, row: int, name: str, at: int, cut: RateCut
-) -> float | None:
-    """How many updates of the interval ran at the old rate by one clock; None if it is no clock."""
+) -> tuple[float, float] | None:
+    """Updates of the interval that ran at the old rate by one clock, with what rounding blurs.
+
+    None if it is no clock.
+    """
     group = hyper.group_of(name)
     law = None if group is None else law_of(hyper.optimizer, group)
     if group is None or law is None or law.adaptive or law.decoupled:
@@ -77,4 +86,10 @@ def _updates_at_old_rate(
         return None
     share = (fall / n - new) / (old - new)
     blur = _BLUR / ((1.0 - law.momentum) * n)
-    return float(np.clip(share, 0.0, 1.0) * n) if -blur <= share <= 1.0 + blur else None
+    # The sums over classes are rounded as their terms are, in all by no more than the tensor.
+    ends = tracks.at["round2"][row, at : at + 2] / clock2[at : at + 2]
+    rounding = float(np.sqrt(ends.sum()) / abs(old - new))
+    blur += rounding / n
+    if not -blur <= share <= 1.0 + blur:
+        return None
+    return float(np.clip(share, 0.0, 1.0) * n), rounding

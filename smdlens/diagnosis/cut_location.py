@@ -7,12 +7,14 @@ all tensors together (docs/theory.md §7).
 
 from __future__ import annotations
 
+import dataclasses
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
 from smdlens.diagnosis.clock import place_by_clock
+from smdlens.diagnosis.gradient_scatter import Z95, student95
 from smdlens.diagnosis.one_step import one_step
 from smdlens.diagnosis.rates import interval_rates
 from smdlens.diagnosis.tracks import Tracks
@@ -33,10 +35,14 @@ _AT_SNAPSHOT = 0.1
 # A buffer saved at the end may differ from the predicted one by this factor: one draw of |v|^2
 # scatters by 0.3, and the unit gradient falls by 2 to 4 at a cut.
 _BUFFER_SCATTER = 1.6
-# Adam: a snapshot this near, as a share of what the place decides, with the other one far.
-_ADAM_NEAR = 0.2
-# Error of a place found between two snapshots, as a share of the interval.
-_PLACE_ERROR = 0.1
+# What is left of the unit gradient right after a cut, squared, and how far that may move a place.
+_FALL, _DRIFT = 0.5, 0.15
+# Standard error at which tensors agree on a snapshot, how many it takes to have one, how many for
+# the median deviation to be it, and what is assumed of fewer.
+_TIGHT, _FEWEST, _MANY, _FEW_ERROR = 0.11, 3, 7, 0.05
+# Least error of a place found between two snapshots, and the largest one worth telling; all as
+# shares of the interval.
+_PLACE_ERROR, _VAGUE = 0.1, 0.5
 
 
 def locate_cuts(tracks: Tracks, hyper: HyperParameters, groups: ScaleGroups) -> HyperParameters:
@@ -93,34 +99,61 @@ def _locate(
     span = cut.step_high - cut.step_low
     places = np.unique(np.round(_GRID * span).astype(np.int64))
     norm, buffer = _misfit(case, places)
-    # Only how the places differ tells; that the unit gradient drifted on tells nothing.
-    off = np.abs(buffer)
+    off = np.abs(np.median(buffer, axis=1))
     possible = ~(off - np.fmin.reduce(off) > np.log(_BUFFER_SCATTER))
-    reach = float(np.ptp(norm))
-    if not reach > 0.0:
-        return None
-    miss = np.where(possible, np.abs(norm), np.inf)
-    ends = (0, cut.step_low), (-1, cut.step_high)
-    for end, step in sorted(ends, key=lambda pair: miss[pair[0]]):
-        if miss[end] <= _AT_SNAPSHOT * reach:
+    own = _crossings(norm, places) / span
+    place = float(np.median(own))
+    scatter = _median_error(own)
+    # The unit gradient falls at a cut and grows back: what the interval after shows is too much.
+    weak = dataclasses.replace(case, gradient_after=case.gradient_after * _FALL)
+    drift = abs(float(np.median(_crossings(_misfit(weak, places)[0], places))) / span - place)
+    # Adam's plain norms lean by a few percent of the decay: good for a choice, not for a place.
+    half = 0.5 if case.law.adaptive else 1.0
+    tight = scatter <= half * _TIGHT and drift <= _DRIFT
+    near = max(half * _AT_SNAPSHOT, 1.25 * scatter)
+    for end, step in ((0, cut.step_low), (1, cut.step_high)):
+        if abs(place - end) <= near and tight and possible[-end]:
             return step, step, step
-    if case.law.adaptive:
-        # Adam's plain norms lean by a few percent of the decay: good for a choice, not for a place.
-        near, far = sorted(np.abs(norm[[0, -1]]) / reach)
-        if near <= _ADAM_NEAR and far >= 1.0 - _ADAM_NEAR:
-            step = cut.step_low if abs(norm[0]) < abs(norm[-1]) else cut.step_high
-            return step, step, step
+    error = max(_PLACE_ERROR, 2.0 * scatter, drift)
+    if case.law.adaptive or error > _VAGUE or not -error <= place <= 1.0 + error:
         return None
-    crossing = np.flatnonzero(np.sign(norm[1:]) != np.sign(norm[:-1]))
-    crossing = crossing[possible[crossing] & possible[crossing + 1]]
-    if len(crossing) != 1:
+    if not possible[int(np.abs(places - place * span).argmin())]:
         return None
-    i = int(crossing[0])
-    share = norm[i] / (norm[i] - norm[i + 1])
-    place = cut.step_low + round(float(places[i] + share * (places[i + 1] - places[i])))
-    error = max(1, round(_PLACE_ERROR * span))
-    low, high = max(place - error, cut.step_low), min(place + error, cut.step_high)
-    return place, low, high
+    low, high = (cut.step_low + round(span * (place + side * error)) for side in (-1.0, 1.0))
+    low, high = max(low, cut.step_low), min(high, cut.step_high)
+    return min(max(cut.step_low + round(span * place), low), high), low, high
+
+
+def _crossings(misfit: Array, places: NDArray[np.int64]) -> Array:
+    """Place of the cut at which each tensor's predicted norm is the measured one, updates, [T].
+
+    Beyond the interval it is extrapolated, to one interval at most.
+    """
+    found = np.empty(misfit.shape[1])
+    span = float(places[-1])
+    for t, own in enumerate(misfit.T):
+        crossing = np.flatnonzero(np.sign(own[1:]) != np.sign(own[:-1]))
+        if len(crossing):
+            i = int(crossing[0])
+            share = own[i] / (own[i] - own[i + 1])
+            found[t] = places[i] + share * (places[i + 1] - places[i])
+        else:
+            reach = own[0] - own[-1]
+            found[t] = span * (own[0] / reach) if reach != 0.0 else np.nan
+    return np.clip(np.where(np.isfinite(found), found, span / 2.0), -span, 2.0 * span)
+
+
+def _median_error(values: Array) -> float:
+    """Standard error of a median, Student's factor in it; one or two show none of their own."""
+    if len(values) < _FEWEST:
+        return _FEW_ERROR
+    # 1.48 median absolute deviations are a Gaussian's standard deviation; of few values they say
+    # little, and of many one stray tensor must not decide.
+    spread = 1.48 * float(np.median(np.abs(values - np.median(values))))
+    if len(values) < _MANY:
+        spread = max(spread, float(values.std(ddof=1)))
+    freedom = np.array(len(values) - 1.0)
+    return 1.25 * spread / float(np.sqrt(len(values))) * float(student95(freedom)) / Z95
 
 
 @dataclass(frozen=True)
@@ -171,7 +204,7 @@ def _case(own: Tracks, hyper: HyperParameters, cut: RateCut) -> _Case | None:
 
 
 def _misfit(case: _Case, places: NDArray[np.int64]) -> tuple[Array, Array]:
-    """Medians over tensors of ln(predicted / measured) for each place of the cut, [C] each.
+    """Ln(predicted / measured) for each place of the cut, [C, T] each.
 
     Args:
         case: The interval.
@@ -189,8 +222,7 @@ def _misfit(case: _Case, places: NDArray[np.int64]) -> tuple[Array, Array]:
         decay = np.where(old, case.rates[0][1], case.rates[1][1])
         coupled, decoupled = (0.0, decay) if case.law.decoupled else (decay, 0.0)
         W, P, V, _ = advance(case.law.rule, W, P, V, G, lr, coupled, decoupled)
-    norm = np.median(np.log(W / case.end), axis=1)
-    return np.asarray(norm), np.asarray(np.median(np.log(V / case.end_buffer), axis=1))
+    return np.asarray(np.log(W / case.end)), np.asarray(np.log(V / case.end_buffer))
 
 
 def _group_index(hyper: HyperParameters, tensor: str) -> int:

@@ -10,6 +10,9 @@ from smdlens.diagnosis.tracks import Tracks
 from smdlens.diagnosis.update_rule import Law
 
 Array = NDArray[np.float64]
+# How far the unit gradient falls while the buffer forgets the rate before a jump, and how many
+# memories 1 / (1 - a) that takes.
+_FALL, _FALL_MEMORIES = 0.3, 3.0
 # An interval whose rate changes by more than this within it holds a jump.
 _JUMP = 1.5
 
@@ -61,3 +64,22 @@ def follows_jump(rates: IntervalRates) -> NDArray[np.bool_]:
         change = np.abs(np.log(rates.first_lr()[1:] / rates.last_lr()[:-1]))
     follows[1:] = (change > np.log(_JUMP)) | holds_jump(rates)[:-1]
     return follows
+
+
+def fall_error(law: Law, rates: IntervalRates) -> Array:
+    """Relative error of q from a unit gradient that falls just after a jump, norms alone, [I].
+
+    Gradients that change by a share x over the memory of the buffer leave a boundary term of
+    2 a / (1 - a^2) x / n of q (docs/theory.md §11).
+    """
+    n = np.maximum(rates.lengths, 1)
+    since = np.full(len(n), np.inf)
+    jumps, follows = holds_jump(rates), follows_jump(rates)
+    for i in range(len(n)):
+        if jumps[i] or follows[i]:
+            since[i] = 0.0
+        elif i > 0:
+            since[i] = since[i - 1] + n[i - 1]
+    a = law.momentum
+    left = np.exp(-since * (1.0 - a) / _FALL_MEMORIES)
+    return np.asarray(_FALL * left * 2.0 * a / (1.0 - a * a) / n)

@@ -14,8 +14,10 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from smdlens.diagnosis.adam_errors import radial_errors
 from smdlens.diagnosis.error_terms import (
     decay_fall,
+    fall_error,
     follows_jump,
     holds_jump,
     log_norm_error,
@@ -41,26 +43,31 @@ Array = NDArray[np.float64]
 GRADIENT_SCATTER = 0.9
 # AdamW without its saved moments: the truth lies up to this far below q (docs/theory.md §6).
 ADAM_ONE_SIDED = 0.1
+# Standard error of a one-sided error in units of its usual size.
+_ONE_SIDED = 0.4
 # The first updates of a run are directed, and Adam's second moment builds up: relative error of q.
 _FIRST = 0.15
 # Error of the leak over the weight decay, per unit of the mean eps / (var + eps).
 _LEAK_SCATTER = 0.6
 # Relative error of q per unit of q lr decay / (1 - a): the norm of a single update scatters, which
-# enters the balance in second order (docs/theory.md §11).
-_PATH = 0.3
+# enters the balance in second order (docs/theory.md §11); less in plain SGD's exact identity.
+_PATH, _PATH_PLAIN = 0.3, 0.2
 # Nesterov: scatter of <v', g> / |g|^2 in one update, as an error of q; it averages out as sqrt(n).
 _CORRELATION = 0.1
-# Relative spread of sqrt(v) over the entries of a tensor where it was not saved.
-_MOMENT_SPREAD = 0.5
 # Relative error of q that float32 buffers and rates leave in an angle of a single update.
 _SINGLE = 2e-6
+# The same in the angle between two snapshots.
+_ARITHMETIC = 2e-7
+# 95% quantile of a Gaussian.
+_Z95_ABOVE = 1.6448536269514722
 
 
 @dataclass(frozen=True)
 class Ratios:
     """Squared ratios per tensor and interval with a 95% interval; [T, I], NaN where unknown.
 
-    `sigma` is the standard error of q and `systematic` the part of it that does not average out;
+    `sigma` is the standard error of q, `systematic` the part of it that does not average out and
+    `independent` the part that every interval has anew;
     `kappa_ratio` is the epsilon leak over the weight decay, `leak_error` its error; `bias_low` is
     how far the truth may lie below q from a known one-sided error; `boundary`, [T], is the relative
     error from the boundary terms times the number of updates, and `scatter`, [T], c_h.
@@ -71,6 +78,7 @@ class Ratios:
     high: Array
     sigma: Array
     systematic: Array
+    independent: Array
     kappa_ratio: Array
     leak_error: Array
     bias_low: Array
@@ -115,7 +123,9 @@ def interval_ratios(
         statistical = np.where(steps.with_state, unclosed, statistical)
         if law.adaptive and law.rule is not None:
             bias_low = np.where(steps.with_state, 0.0, ADAM_ONE_SIDED)
-    radial = np.where(steps.with_state, *_adam_radial(law, rates, tracks))
+    adam = radial_errors(law, rates, tracks, q, breaks, scatter, storage)
+    radial = np.where(steps.with_state, *adam)
+    independent = np.hypot(radial, np.where(steps.with_state, statistical, 0.0))
     # What cancels between channels in the mean leak still errs channel by channel.
     fraction = np.nan_to_num(tracks.between["eps_fraction"])
     leaking = np.hypot(kappa_error(kappa_ratio), _LEAK_SCATTER * fraction)
@@ -136,6 +146,7 @@ def interval_ratios(
         high=high,
         sigma=sigma,
         systematic=systematic,
+        independent=np.where(direct, single, independent),
         kappa_ratio=kappa_ratio,
         leak_error=leaking,
         bias_low=bias_low,
@@ -145,10 +156,15 @@ def interval_ratios(
 
 
 def bounds(q: Array, sigma: Array, bias_low: Array) -> tuple[Array, Array]:
-    """95% interval of q; a one-sided error of up to `bias_low` is taken at its middle, +- half."""
+    """95% interval of q; a one-sided error of about `bias_low` is taken at its middle.
+
+    Where it reaches below 0, nothing can be missed there: the 5% are all above.
+    """
     middle = q - bias_low / 2.0
-    reach = Z95 * np.hypot(sigma, bias_low / 2.0)
-    return np.maximum(middle - reach, 0.0), np.maximum(middle + reach, q)
+    error = np.hypot(sigma, _ONE_SIDED * bias_low)
+    low = middle - Z95 * error
+    high = middle + np.where(low <= 0.0, _Z95_ABOVE, Z95) * error
+    return np.maximum(low, 0.0), np.maximum(high, q)
 
 
 def _single_update(
@@ -167,7 +183,7 @@ def _single_update(
     from_buffer = np.hypot(log_norm_error(tracks)[:, 1:], _SINGLE) * q
     error = np.full_like(q, np.nan)
     adjacent = steps.method == Method.ADJACENT.value
-    error[adjacent] = np.hypot(blur, _SINGLE * q)[adjacent]
+    error[adjacent] = np.hypot(blur, _ARITHMETIC * q)[adjacent]
     saved = (rates.lengths == 1) & (steps.method == Method.OPTIMIZER_STATE.value)
     error[saved] = from_buffer[saved]
     return error
@@ -181,53 +197,21 @@ def _systematic(law: Law, rates: IntervalRates, steps: OneStep, tracks: Tracks, 
     if len(jump) and tracks.steps[0] == 0:
         # The first updates of all: gradients change faster than anywhere else.
         error[:, 0] = _FIRST
+    error = np.hypot(error, np.where(steps.with_state, 0.0, fall_error(law, rates)))
     strength = rates.lr * rates.decay
     n = rates.lengths.astype(np.float64)
     if law.rule is not None and law.rule.q != 0.0:
         error = np.hypot(error, _CORRELATION / np.sqrt(n))
-    if law.adaptive:
-        error = np.hypot(error, np.where(steps.with_state, _adam_shape(law, tracks, n), 0.0))
+    error = np.hypot(error, steps.assumed_error)
     if law.rule is not None:
         # Norms that relax within few updates wander between the snapshots.
-        quick = _PATH * decay_fall(law, rates) / (2.0 * np.maximum(rates.count, 1))
+        path = _PATH_PLAIN if law.momentum == 0.0 else _PATH
+        quick = path * decay_fall(law, rates) / (2.0 * np.maximum(rates.count, 1))
         error = np.hypot(error, np.nan_to_num(quick * np.fmax(q, 1.0)))
     ends = np.abs(rates.first_lr() * rates.decay[0] - rates.last_lr() * rates.mean_decay())
     with np.errstate(divide="ignore", invalid="ignore"):
         share = rates.place_error * ends * rates.count / strength.sum(axis=0)
     return np.asarray(np.hypot(error, np.where(np.isfinite(share), share, 0.0)))
-
-
-def _adam_shape(law: Law, tracks: Tracks, n: Array) -> Array:
-    """Relative error of taking Adam's steps as equally long in every entry, [T, I].
-
-    |u|_S^2 and |u|^2 differ by the spread of S over the entries, as far as chance puts more of the
-    step where S is large: N entries and n / memory independent steps average it out.
-    """
-    spread2 = tracks.at["vhat_sum"][:, 1:] / tracks.numel[:, None] / tracks.between["s_mean"] ** 2
-    memory = (1.0 + law.momentum**2) / (1.0 - law.momentum**2)
-    draws = tracks.numel[:, None] * (n + memory - 1.0) / memory
-    return np.sqrt(2.0 * np.maximum(np.nan_to_num(spread2) - 1.0, 0.0) / draws)
-
-
-def _adam_radial(law: Law | None, rates: IntervalRates, tracks: Tracks) -> tuple[Array, Array]:
-    """Standard error of q from the part of Adam's steps along the weights, [T, I] each.
-
-    <w, g> = 0 leaves <w, g / S> a random part of |w| times the relative spread of S, which adds up
-    over n updates like sqrt(n) and competes with decay's n lam |w|^2. Measured in the norm weighted
-    by the mean S of the interval only its change within the interval is left (docs/theory.md §11).
-
-    Returns:
-        With the saved moments, and without.
-    """
-    shape = (len(tracks.tensors), len(rates.count))
-    if law is None or law.rule is None or not law.adaptive or law.betas is None:
-        return np.zeros(shape), np.zeros(shape)
-    w2, n = tracks.at["w2"], np.maximum(rates.lengths, 1).astype(np.float64)
-    memory = 1.0 - law.betas[1]
-    with np.errstate(divide="ignore", invalid="ignore"):
-        pull = rates.mean_decay() * (w2[:, :-1] * w2[:, 1:]) ** 0.25 * np.sqrt(n)
-        moving = np.sqrt(0.5 * memory / (2.0 - memory) * -np.expm1(-n * memory / 3.0)) / pull
-        return np.nan_to_num(moving), np.nan_to_num(_MOMENT_SPREAD / pull)
 
 
 def _boundary(law: Law, rates: IntervalRates, q: Array, tracks: Tracks) -> Array:

@@ -72,7 +72,27 @@ def with_short_intervals_merged(
         merged_rates(rates, blocks),
         leak.over(blocks, rates.lengths),
     )
-    return _spread(found, longer, own, law, rates, storage / rates.lengths)
+    shape = _steady_shape(tracks, law, rates, blocks)
+    return _spread(found, longer, own, law, rates, storage / rates.lengths, shape)
+
+
+def _steady_shape(tracks: Tracks, law: Law, rates: IntervalRates, blocks: Blocks) -> Array:
+    """Squared angle of each interval over that of its block, the unit gradient steady, [T, I].
+
+    A step is the rate times what gradients left in the buffer; gradients go as 1 / |w| (SGD).
+    """
+    power = 1.0 if law.adaptive else 2.0
+    w2, n = tracks.at["w2"], np.maximum(rates.count, 1)
+    square = np.broadcast_to((rates.lr**2).sum(axis=0) / n, (len(w2), len(n))).copy()
+    for block in blocks:
+        # Norms of single intervals are too noisy: those at the ends of the block, and between.
+        middle = (tracks.steps[block] + tracks.steps[block + 1]) / 2.0
+        along = (middle - tracks.steps[block[0]]) / tracks.lengths[block].sum()
+        with np.errstate(divide="ignore", invalid="ignore"):
+            growth = np.log(w2[:, block[-1] + 1] / w2[:, block[0]])[:, None]
+            square[:, block] *= np.exp(-power * growth * along)
+            square[:, block] /= np.average(square[:, block], weights=n[block], axis=1)[:, None]
+    return square
 
 
 def _spread(
@@ -82,22 +102,28 @@ def _spread(
     law: Law,
     rates: IntervalRates,
     storage: Array,
+    shape: Array,
 ) -> Found:
     """What a block says given to each of its intervals, which scatter around it."""
     steps, expected, ratios = found
-    block_steps, _, block = longer
+    block_steps, block_expected, block = longer
     several = np.bincount(own)[own] > 1
-    with np.errstate(invalid="ignore"):
-        blurred = storage > block.sigma[:, own]
+    with np.errstate(divide="ignore", invalid="ignore"):
+        part = shape * block_expected[:, own] / expected
+        blurred = storage > (block.sigma[:, own] * part)
     better = blurred | (steps.method == Method.NORM_BALANCE.value)
     single = (rates.lengths == 1) & (steps.method != Method.NORM_BALANCE.value)
     take = several & np.isfinite(block.q[:, own]) & better & ~single
-    q = block.q[:, own]
+    q = block.q[:, own] * part
     # |v|^2 is a mean over (1 + a^2) / (1 - a^2) updates already.
     memory = (1.0 + law.momentum**2) / (1.0 - law.momentum**2)
     whole = np.bincount(own, weights=rates.lengths)[own]
     spread = 1.0 / (rates.lengths + memory - 1.0) - 1.0 / (whole + memory - 1.0)
-    sigma = np.hypot(block.sigma[:, own], block.scatter[:, None] * q * np.sqrt(spread))
+    # The boundary terms hold Student's factor for a scatter that few intervals show: half of it
+    # here, in logarithms, where the interval's own draw is the larger part.
+    k = float(momentum_factor(law.momentum))
+    scatter = block.scatter if k == 0.0 else np.sqrt(block.scatter * block.boundary / k)
+    sigma = np.hypot(block.sigma[:, own] * part, scatter[:, None] * q * np.sqrt(spread))
 
     def choose(theirs: Array, alone: Array) -> Array:
         return np.where(take, theirs, alone)
@@ -112,6 +138,7 @@ def _spread(
         below=np.where(take, block_steps.below[:, own], steps.below),
         with_state=np.where(take, block_steps.with_state[:, own], steps.with_state),
     )
+    shared = np.sqrt(whole / rates.lengths)
     bias = choose(block.bias_low[:, own], ratios.bias_low)
     chosen = choose(q, ratios.q)
     error = choose(sigma, ratios.sigma)
@@ -125,7 +152,9 @@ def _spread(
             low=low,
             high=high,
             sigma=error,
-            systematic=choose(block.systematic[:, own], ratios.systematic),
+            systematic=choose(block.systematic[:, own] * part, ratios.systematic),
+            # The intervals of a block share one draw: pooled, they must not seem several.
+            independent=choose(block.independent[:, own] * part * shared, ratios.independent),
             leak_error=choose(block.leak_error[:, own], ratios.leak_error),
             bias_low=bias,
             boundary=np.where(take.any(axis=1), block.boundary, ratios.boundary),

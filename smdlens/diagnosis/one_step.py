@@ -68,6 +68,7 @@ def one_step(tracks: Tracks, law: Law | None, rates: IntervalRates, kappa: Array
         drive=np.full(shape, np.nan),
         unit_gradient2=np.full(shape, np.nan),
         unclosed=np.zeros(shape),
+        assumed_error=np.zeros(shape),
         below=np.zeros(shape, dtype=bool),
         with_state=np.zeros(shape, dtype=bool),
     )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
+from smdlens.diagnosis.adam_errors import step_shape
 from smdlens.diagnosis.carried_shooting import decays_of_rule, shoot_through
 from smdlens.diagnosis.one_step_record import Array, OneStep
 from smdlens.diagnosis.one_step_sgd import closing_rate
@@ -54,14 +55,16 @@ def measure_adam(
         )
     with np.errstate(divide="ignore", invalid="ignore"):
         # The norm balance with the saved <w, u> in place of the modelled one (docs/theory.md §6).
-        lr, change = closing_rate(rates)
+        lr, doubt = closing_rate(rates, rule.a, 1.0 + rule.a)
         missed = 2.0 * rule.a / (1.0 + rule.a) * (between["s_wu_to"] - shot.P_end)
         missed = np.nan_to_num(missed / (rates.lengths * end))
         closed = shot.turn2_mean - lr * missed
     measured = np.maximum(closed, 0.0)
-    turn2 = plain_turn2(measured, start, end, w2[:, :-1], w2[:, 1:])
+    shape, error = step_shape(tracks, rule.a)
+    turn2 = plain_turn2(measured, start, end, w2[:, :-1], w2[:, 1:]) / shape
     found.turn2[usable] = turn2[usable]
-    found.unclosed[usable] = np.abs(change * missed)[usable]
+    found.assumed_error[usable] = error[usable]
+    found.unclosed[usable] = np.abs(doubt * missed)[usable]
     found.below[usable] = (closed <= 0.0)[usable]
     found.method[usable] = Method.OPTIMIZER_STATE.value
     found.with_state[usable] = True

@@ -23,6 +23,8 @@ class OneStep:
         last: Angle of the last single update, radians, from optimizer state.
         drive: G of the recursion, the second moment that explains the norms.
         unit_gradient2: Mean effective squared unit gradient.
+        assumed_error: Relative standard error of turn2 from the shape of Adam's steps, and from the
+            correlation of Nesterov's gradients with the momentum (docs/theory.md §11); else 0.
         below: The norm falls as fast as decay alone makes it: the angle is below resolution.
         unclosed: Standard error of turn2 where saved buffers close the norm balance but the rate
             changed meanwhile; 0 elsewhere.
@@ -37,5 +39,6 @@ class OneStep:
     drive: Array
     unit_gradient2: Array
     unclosed: Array
+    assumed_error: Array
     below: Flags
     with_state: Flags

@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from smdlens.diagnosis.carried_shooting import decays_of_rule, shoot_through
+from smdlens.diagnosis.gradient_correlation import use_shown_correlation
 from smdlens.diagnosis.one_step_record import Array, OneStep
 from smdlens.diagnosis.rates import IntervalRates
 from smdlens.diagnosis.tracks import Tracks
@@ -51,6 +52,8 @@ def measure_sgd(
         found.turn2[usable], found.below[usable] = exact[usable], exact[usable] <= 0.0
     elif has_buffers:
         _close_with_buffers(found, shot, effective, rule, w2, lean, buffer, rates)
+    if rule.q != 0.0:
+        use_shown_correlation(found, rule, rates.lengths.astype(np.float64))
 
 
 def _close_with_buffers(
@@ -72,15 +75,15 @@ def _close_with_buffers(
     known = np.isfinite(lean[:, :-1] + lean[:, 1:] + buffer[:, :-1] + buffer[:, 1:])
     usable = known & (rates.lengths > 1) & np.isfinite(shot.turn2_mean)
     a = rule.a
-    # What the buffer differs by grew while the rate changed: half of it at the first rate.
-    lr, change = closing_rate(rates)
     if rule.q == 0.0:
-        share = 2.0 * a / (1.0 + a)
+        share, held = 2.0 * a, 1.0 + a
     else:
         # Nesterov: the step u = h + a v, with |u|^2 and <u, v> of white gradients.
         step2 = (1.0 + a) ** 2 + a**4 / (1.0 - a * a)
         step_buffer = 1.0 + a + a**3 / (1.0 - a * a)
-        share = 2.0 * a * a / (1.0 - a + 2.0 * a * a * step_buffer / step2)
+        share, held = 2.0 * a * a, 1.0 - a + 2.0 * a * a * step_buffer / step2
+    lr, doubt = closing_rate(rates, a, held)
+    share /= held
     with np.errstate(divide="ignore", invalid="ignore"):
         missed = share * (lean[:, 1:] - shot.P_end) / (rates.lengths * w2[:, 1:])
         added = -lr * missed
@@ -89,7 +92,7 @@ def _close_with_buffers(
         # (1 - a^2) sum |v|^2 + a^2 (change of |v|^2) = sum of h~ / |w|^2 (docs/theory.md §10).
         gradient2 = a * a * (buffer[:, 1:] - shot.V_end) * shot.W_mean / rates.lengths
     found.turn2[usable] = moved[usable]
-    found.unclosed[usable] = np.abs(change * missed)[usable]
+    found.unclosed[usable] = np.abs(doubt * missed)[usable]
     found.below[usable] = moved[usable] <= 0.0
     found.unit_gradient2[usable] = np.maximum(
         effective * (1.0 + relative) + gradient2 / rule.c**2, 0.0
@@ -98,14 +101,32 @@ def _close_with_buffers(
     found.with_state[usable] = True
 
 
-def closing_rate(rates: IntervalRates) -> tuple[Array, Array]:
-    """Rate that a difference in the last buffer acted at, and its standard error, [I] each.
+def closing_rate(rates: IntervalRates, momentum: float, held: float) -> tuple[Array, Array]:
+    """Rate that a difference in the last buffer acts at, and its standard error, [I] each.
 
-    The difference is 0 at the start of the interval and whole at its end; rates in between weigh it
-    by an unknown path, from all of it at the first rate to all of it at the last.
+    With d_t = <w_t, v_(t-1)> off by e_t, summing the norm's change and the buffer's by parts leaves
+    the last rate times e_n, less sum (lr_t - lr_(t-1)) e_t. The measured norm at the end fixes
+    sum lr_t e_t, so relative changes of one size r per update only divide by 1 - r / `held`
+    (docs/theory.md §6); how r varies within the interval meets an e_t that is not known.
+
+    Args:
+        rates: Recorded rates.
+        momentum: a.
+        held: What the change of the steps' energy is divided by at constant rate.
     """
-    first, last = rates.first_lr(), rates.last_lr()
-    return (first + last) / 2.0, np.abs(first - last) / np.sqrt(12.0)
+    last = rates.last_lr()
+    within = np.arange(1, len(rates.lr))[:, None] < rates.count
+    later = np.where(within, rates.lr[1:], 0.0)
+    with np.errstate(divide="ignore", invalid="ignore"):
+        total = later.sum(axis=0)
+        mean = np.where(total > 0.0, (last - rates.first_lr()) / total, 0.0)
+    uneven = np.where(within, np.diff(rates.lr, axis=0) - mean * later, 0.0)
+    # The unknown e_t are of the size of the last one and forgotten as the buffer forgets.
+    running, square = np.zeros(len(last)), np.zeros(len(last))
+    for change in uneven if uneven.any() else ():
+        running = momentum * running + change
+        square += change * (2.0 * running - change)
+    return last / (1.0 - mean / held), np.sqrt(square)
 
 
 def _plain_sgd(tracks: Tracks, rates: IntervalRates, kappa: Array) -> Array:

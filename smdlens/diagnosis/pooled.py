@@ -96,6 +96,7 @@ def pool(
         "method": float((share * ratios.systematic[row, known]).sum()),
         "leak": float((share * ratios.leak_error[row, known]).sum()),
         "boundary": float(ratios.boundary[row]) * q / n.sum() if with_model.any() else 0.0,
+        "independent": float(np.sqrt(((share * ratios.independent[row, known]) ** 2).sum())),
         "split": split,
         "storage": 0.0,
     }

@@ -6,13 +6,13 @@ always speaks: an equivalence test of the ratio's 95% interval against 1 +- tole
 
 from __future__ import annotations
 
-import itertools
 from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
+from smdlens.diagnosis.held_norm import Norm, norm_of
 from smdlens.diagnosis.pooled import Pooled
 from smdlens.vocabulary import State
 
@@ -20,11 +20,6 @@ Array = NDArray[np.float64]
 
 # A norm that moves less than this while the direction moves is held by the optimizer.
 _FIXED_NORM = 1e-5
-# Rounding errors that bound the span of a constant norm; the share of a free norm's motion that
-# they may be; the least relative scatter of gradients that is taken for granted.
-_NORM_SIGMAS = 5.0
-_FREE_SHARE = 0.3
-_SCATTER = 0.4
 # Beyond this share of the decay, epsilon and not the sphere sets a layer's motion.
 _LEAK_LIMIT = 0.1
 # Below this multiple of the leak the angle cannot be measured from norms.
@@ -115,34 +110,26 @@ def _no_decay(evidence: StageEvidence, tolerance: float) -> Verdict | None:
 
 
 def _fixed_norm(evidence: StageEvidence, tolerance: float) -> Verdict | None:
-    moving = evidence.angle[evidence.last] > 10.0 * np.maximum(
-        evidence.floor[evidence.last], _FIXED_NORM
-    )
-    ends = _ends(evidence)
-    span = float(np.ptp(evidence.log_norm2[ends]))
-    blurred = _NORM_SIGMAS * float(np.nan_to_num(evidence.norm_error[ends]).max())
-    # Rounding hides small motions of the norm: fixed is only what a free norm would not look like.
-    distinct = blurred < _FREE_SHARE * _free_motion(evidence)
-    limit = max(_FIXED_NORM, blurred) if distinct else _FIXED_NORM
-    if len(evidence.last) >= 2 and moving.all() and span < limit:
+    if len(evidence.last) < 2 or not _turns(evidence):
+        return None
+    still = float(np.ptp(evidence.log_norm2[_ends(evidence)])) < _FIXED_NORM
+    if still or _norm(evidence) is Norm.HELD:
         return State.FIXED_NORM, "the norm is held constant while the direction moves"
     return None
 
 
-def _free_motion(evidence: StageEvidence) -> float:
-    """How far ln |w|^2 of a free tensor in equilibrium wanders in the last part, at least.
+def _turns(evidence: StageEvidence) -> bool:
+    floor = np.maximum(3.0 * evidence.floor[evidence.last], 10.0 * _FIXED_NORM)
+    return bool((evidence.angle[evidence.last] > floor).all())
 
-    It moves by the decay's pull times the relative scatter of the gradients per update, and is
-    drawn back over the relaxation time.
-    """
-    rates = evidence.decay_rate[evidence.last]
-    if not np.isfinite(rates).all():
-        return 0.0
-    pull = float(rates.mean())
+
+def _norm(evidence: StageEvidence) -> Norm:
+    """What all norms of the stage show; free where the decay is not known."""
+    pull = float(evidence.decay_rate.mean()) if len(evidence.decay_rate) else np.nan
     if not 0.0 < pull < np.inf:
-        return 0.0
-    updates = float(evidence.lengths[evidence.last].sum())
-    return float(_SCATTER * pull * np.sqrt(min(updates, 0.25 / pull)))
+        return Norm.FREE
+    steps = np.concatenate([[0], np.cumsum(evidence.lengths)])
+    return norm_of(evidence.log_norm2, np.nan_to_num(evidence.norm_error), steps, pull)
 
 
 def _pure_decay(evidence: StageEvidence, tolerance: float) -> Verdict | None:
@@ -164,19 +151,30 @@ def _undecidable(evidence: StageEvidence, tolerance: float) -> Verdict | None:
 def _periodic(evidence: StageEvidence, tolerance: float) -> Verdict | None:
     known = np.isfinite(evidence.q)
     q, low, high = evidence.q[known], evidence.low[known], evidence.high[known]
-    if len(q) < 6:
+    # Less than a relaxation time shows the scatter of gradients, not norms that are thrown back.
+    if len(q) < 6 or _pulled(evidence) < _RELAXED:
         return None
-    # Where q is not resolved, its upper end is all that is known.
-    level = np.maximum(q, (high - q) / 2.0)
-    with np.errstate(divide="ignore", invalid="ignore"):
-        rise = np.diff(np.log(np.maximum(level, 1e-12)))
-    teeth = np.flatnonzero((rise > np.log(_SAWTOOTH)) & (low[1:] > high[:-1]))
-    falls_between = len(teeth) >= 2 and all(
-        (rise[a + 1 : b] < 0).any() for a, b in itertools.pairwise(teeth)
-    )
-    if falls_between:
-        return State.PERIODIC, f"the angle jumps up {len(teeth)} times and falls back in between"
+    teeth = _teeth(q, low, high)
+    if teeth >= 2:
+        return State.PERIODIC, f"the angle climbs {teeth} times and falls back in between"
     return None
+
+
+def _teeth(q: Array, low: Array, high: Array) -> int:
+    """Climbs of the squared ratio by more than a tooth, beyond doubt, with such a fall between."""
+    # Where q is not resolved, its upper end is all that is known.
+    level = np.log(np.maximum(np.maximum(q, (high - q) / 2.0), 1e-12))
+    teeth, top, bottom, rising = 0, 0, 0, False
+    for i in range(1, len(level)):
+        if rising:
+            top = i if level[i] > level[top] else top
+            if level[top] - level[i] > np.log(_SAWTOOTH) and high[i] < low[top]:
+                rising, bottom = False, i
+            continue
+        bottom = i if level[i] < level[bottom] else bottom
+        if level[i] - level[bottom] > np.log(_SAWTOOTH) and low[i] > high[bottom]:
+            teeth, top, rising = teeth + 1, i, True
+    return teeth
 
 
 def _epsilon(evidence: StageEvidence, tolerance: float) -> Verdict | None:
@@ -210,6 +208,12 @@ def _equivalence(evidence: StageEvidence, tolerance: float) -> Verdict | None:
     pooled = evidence.pooled
     low, high = np.sqrt(pooled.low), np.sqrt(pooled.high)
     if _inside(pooled, tolerance):
+        if len(evidence.last) >= 2 and _turns(evidence) and _norm(evidence) is Norm.UNCLEAR:
+            return (
+                State.UNDETERMINED,
+                "its norm moves no more than rounding does: in equilibrium, or held constant: "
+                "save the weights as float32",
+            )
         return State.EQUILIBRIUM, ""
     if high >= 1.0 - tolerance and low <= 1.0 + tolerance:
         return (
@@ -260,7 +264,7 @@ def _what_would_decide(evidence: StageEvidence) -> str:
         return f"save every {max(1, evidence.updates // 6)} iterations or fewer"
     if worst == "storage":
         return "save the weights as float32"
-    if worst in ("boundary", "one_sided"):
+    if worst in ("boundary", "independent", "one_sided"):
         return "save the optimizer's state with the weights"
     if worst == "leak":
         return "the normalisation's epsilon acts on it by an amount not known better"
@@ -276,14 +280,18 @@ def _was_held(evidence: StageEvidence, tolerance: float) -> bool:
     """Three intervals in a row, before the last part, inside the tolerance and 1 in their mean."""
     before = evidence.q[: int(evidence.last[0])]
     # Within less than a relaxation time a tensor wanders, it does not leave.
-    pulled = float(np.nan_to_num(evidence.decay_rate * evidence.lengths).sum())
-    if len(before) < 3 or pulled < _RELAXED:
+    if len(before) < 3 or _pulled(evidence) < _RELAXED:
         return False
     ratio = np.sqrt(before)
     held = np.abs(ratio - 1.0) <= tolerance
     mean = np.sqrt((before[:-2] + before[1:-1] + before[2:]) / 3.0)
     near = np.abs(mean - 1.0) <= tolerance / 2.0
     return bool((held[:-2] & held[1:-1] & held[2:] & near).any())
+
+
+def _pulled(evidence: StageEvidence) -> float:
+    """Fall of ln |w|^2 over the stage by decay alone."""
+    return float(np.nan_to_num(evidence.decay_rate * evidence.lengths).sum())
 
 
 def _ends(evidence: StageEvidence) -> NDArray[np.intp]:

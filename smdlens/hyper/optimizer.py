@@ -132,25 +132,27 @@ def resolve_optimizer(
     momentum = _first(
         declared.momentum, number(values, "momentum"), written.momentum if written else None
     )
-    if is_sgd and momentum is None and (record is None or not _has_momentum(record)):
-        # SGD named without a momentum is SGD without momentum, as in torch.
-        momentum = 0.0
-        if record is None:
+    if is_sgd and momentum is None:
+        if record is None and written is None:
+            # SGD without momentum is rare: nothing is worked out from it unless someone says so.
             notes.append(
                 (
                     "SMD012",
-                    "no momentum is given and no optimizer state is saved: momentum 0 is assumed",
+                    "no momentum is given and no optimizer state is saved",
+                    "Give --momentum (0 for SGD without momentum).",
+                )
+            )
+        elif record is None or not _has_momentum(record):
+            # A trainer's SGD that names no momentum has none, as in torch.
+            momentum = 0.0
+        else:
+            notes.append(
+                (
+                    "SMD012",
+                    "the checkpoints hold momentum buffers but not the momentum",
                     "Give --momentum.",
                 )
             )
-    elif is_sgd and momentum is None:
-        notes.append(
-            (
-                "SMD012",
-                "the checkpoints hold momentum buffers but not the momentum",
-                "Give --momentum.",
-            )
-        )
     if declared.nesterov and not (momentum or 0.0) > 0.0:
         raise InputError(
             "Nesterov momentum needs a momentum above 0",

@@ -25,11 +25,11 @@ ErrorKind = Literal[
 # with buffers at both ends, and from norms; Nesterov (correlation assumed); AdamW in the
 # state-weighted norm, and without its state; an interval that holds or follows a jump of the rate.
 SYSTEMATIC: Final[dict[ErrorKind, float]] = {
-    "plain_sgd": 0.00005,
-    "heavy_ball_state": 0.0002,
-    "heavy_ball": 0.002,
-    "nesterov": 0.03,
-    "adamw_state": 0.015,
+    "plain_sgd": 0.00003,
+    "heavy_ball_state": 0.00015,
+    "heavy_ball": 0.0015,
+    "nesterov": 0.004,
+    "adamw_state": 0.013,
     "one_sided": 0.03,
     "adam_l2": 0.3,
     "jump": 0.04,

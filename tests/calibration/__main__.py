@@ -40,9 +40,10 @@ def calibrate(seed: int, root: Path, jobs: int) -> dict[str, object]:
     """Counts of one complete run of the suite."""
     root.mkdir(parents=True, exist_ok=True)
     cases = [
-        (case, optimizer, rules[0], seed * 1000 + 10 * at + number)
+        (case, optimizer, rules[case.rule], seed * 1000 + 10 * at + number)
         for at, case in enumerate(UNDECIDABLE)
         for number, (optimizer, rules) in enumerate(OPTIMIZERS.items())
+        if optimizer in case.optimizers
     ]
     with ProcessPoolExecutor(jobs) as pool:
         intervals = list(pool.map(partial(run_design, root=root), designs(seed)))

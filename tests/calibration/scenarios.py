@@ -176,8 +176,12 @@ def _drift(rate: float) -> Callable[[Array, int, float, int], Array]:
 
 
 def _sawtooth(t: Array, start: int, relaxation: float, gap: int) -> Array:
-    """Five quiet intervals while the norm falls, one wild one."""
-    return np.where((t - start) // gap % 6 < 5, 0.02, 2.0)
+    """Five quiet intervals while the norm falls, one wild one; three where there are few.
+
+    One tooth is no period: every run has two.
+    """
+    quiet = 5 if (len(t) - start) // gap >= 12 else 3
+    return np.where((t - start) // gap % (quiet + 1) < quiet, 0.02, 2.0)
 
 
 _SHAPE: dict[str, Callable[[Array, int, float, int], Array]] = {
@@ -189,13 +193,22 @@ _SHAPE: dict[str, Callable[[Array, int, float, int], Array]] = {
 }
 
 
-def right_states(kind: str, ratio: float, *, smooth: bool) -> frozenset[State]:
-    """States that are true of a tensor of this kind whose last third has this ratio."""
+def was_held(ratios: Array) -> bool:
+    """Three intervals in a row within the tolerance and the border: what can be left, [I]."""
+    near = np.abs(ratios - 1.0) <= TOLERANCE + BORDER
+    return bool((near[:-2] & near[1:-1] & near[2:]).any())
+
+
+def right_states(kind: str, ratio: float, *, smooth: bool, held: bool = True) -> frozenset[State]:
+    """States that are true of a tensor of this kind whose last third has this ratio.
+
+    `held` says whether it was in equilibrium before: what was not cannot have left it.
+    """
     if kind in _FIXED:
         return frozenset({_FIXED[kind]})
     below = State.LAGGING if smooth else State.APPROACHING_FROM_BELOW
     above = State.LAGGING if smooth else State.APPROACHING_FROM_ABOVE
-    if kind.startswith("leaving"):
+    if kind.startswith("leaving") and held:
         below = above = State.LEAVING
     right = set()
     if abs(ratio - 1.0) <= TOLERANCE + BORDER:
@@ -204,7 +217,7 @@ def right_states(kind: str, ratio: float, *, smooth: bool) -> frozenset[State]:
         right.add(below)
     if ratio > 1.0 + TOLERANCE - BORDER:
         right.add(above)
-    if kind in ("equilibrium", "cut"):
+    if kind in ("equilibrium", "cut") or kind.startswith("leaving"):
         # Its unit gradient drifts: outside at the end, it has left.
         right |= {State.LEAVING} if right & {below, above} else set()
     if abs(abs(ratio - 1.0) - TOLERANCE) <= BORDER:

@@ -76,9 +76,8 @@ def test_states_are_those_the_runs_were_built_to_have(root: Path) -> None:
     assert sum(n for n, *_ in counts["by_optimizer"].values()) == rows.height
 
 
-# An optimizer named without its momentum has its default one, said in a finding:
-# docs/calibration.md shows what becomes of it.
-ASSUMED = ("momentum unknown",)
+# Adam named without its betas has the default ones: docs/calibration.md shows what becomes of it.
+ASSUMED = ("betas left out",)
 
 
 @pytest.mark.parametrize(

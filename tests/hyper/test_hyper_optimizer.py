@@ -119,12 +119,12 @@ def test_a_declared_momentum_reads_like_sgd_and_says_so():
     assert "assumed" in hyper.optimizer.source
 
 
-def test_sgd_named_without_a_momentum_has_none_and_says_so():
+def test_sgd_named_without_a_momentum_is_asked_for_it():
     shots = series([snapshot(0), snapshot(100)])
     declared = DeclaredHyperParameters(optimizer="sgd", lr=0.1, weight_decay=1e-4)
     hyper = resolve_hyper_parameters(shots, declared)
-    assert hyper.optimizer.kind is Kind.SGD and hyper.optimizer.momentum == 0.0
-    assert "SMD012" in {rule for rule, _, _ in hyper.notes}
+    assert hyper.optimizer.kind is Kind.SGD and hyper.optimizer.momentum is None
+    assert "--momentum" in {rule: remedy for rule, _, remedy in hyper.notes}["SMD012"]
 
 
 def test_declared_betas_are_not_read_as_sgd():
