@@ -54,7 +54,9 @@ def _reversed(low: int, high: int, step: int) -> int:
 
 
 _FUNCTIONS: dict[str, Callable[..., Any]] = {
-    "add": _added, "sub": lambda a, b, alpha=1: a - alpha * b, "mul": _multiplied,
+    "add": _added, "sub": lambda a, b, alpha=1: a - alpha * b,
+    "rsub": lambda a, b, alpha=1: b - alpha * a, "reciprocal": lambda a: 1 / a,
+    "lift_fresh": lambda a: a, "mul": _multiplied,
     "div": _divided, "floordiv": operator.floordiv, "floor_divide": operator.floordiv,
     "remainder": operator.mod, "pow": _power, "neg": operator.neg, "eq": operator.eq,
     "ne": operator.ne, "lt": operator.lt, "le": operator.le, "gt": operator.gt,

@@ -20,6 +20,8 @@ _MOST_NODES = 200_000
 _MOST_PIECES = 4096
 # Smooth functions and others without a rule, which see every scale.
 _WITHOUT_RULE = frozenset({
+    "argsort", "histc", "bucketize", "searchsorted", "__and__", "__or__", "__xor__", "bitwise_xor",
+    "logical_not",
     "gelu", "silu", "sigmoid", "tanh", "exp", "expm1", "log", "log1p", "log2", "log10", "erf",
     "erfc", "elu", "selu", "celu", "softplus", "softsign", "hardswish", "hardsigmoid", "mish",
     "glu", "log_sigmoid", "sin", "cos", "tan", "atan", "sinh", "cosh", "floor", "ceil", "round",
@@ -32,7 +34,7 @@ _WITHOUT_RULE = frozenset({
     "cdist", "local_response_norm", "fold", "grid_sampler", "logit", "std_mean", "outer", "cross",
     "diff", "unfold", "col2im", "im2col", "adaptive_max_pool1d", "adaptive_max_pool3d",
 })  # fmt: skip
-_RENAMED = {"_convolution": "convolution"}
+_RENAMED = {"_convolution": "convolution", "_convolution_mode": "convolution"}
 _NEVER = frozenset({"sym_size", "size", "is_pinned", "getitem", "fill", "copy"})
 _VIEWS = frozenset({
     "view", "reshape", "slice", "select", "transpose", "permute", "expand", "squeeze", "unsqueeze",

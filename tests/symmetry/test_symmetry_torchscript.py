@@ -158,6 +158,33 @@ def test_a_run_needs_no_option(tmp_path: Path) -> None:
     assert groups.tensors["free.weight"].role == Role.NOT_SCALE_INVARIANT
 
 
+class Masked(nn.Module):
+    """Masks made of masks, sizes reckoned with, padding by name: what transformers write."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.same = nn.Conv1d(4, 6, 3, padding="same", bias=False)
+        self.norm = nn.LayerNorm(6)
+        self.value = nn.Linear(6, 3)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.norm(self.same(x).transpose(1, 2))
+        places = torch.arange(x.shape[1])
+        seen = (places[:, None] >= places[None]) & (places[None] >= 0)
+        scores = (x @ x.transpose(1, 2)).masked_fill(~seen, float("-inf"))
+        y: Tensor = torch.softmax(scores, -1) @ self.value(x) * (1 - x.shape[1] / 100)
+        return y
+
+
+@pytest.mark.parametrize("kind", ["trace", "script"])
+def test_masks_and_sizes(tmp_path: Path, kind: str) -> None:
+    torch.manual_seed(0)
+    model, inputs = Masked().eval(), (torch.randn(2, 4, 5),)
+    assert _same_as_live(kind, model, inputs, tmp_path / "m.pt")
+    found = smdlens.scale_symmetry(tmp_path / "m.pt", inputs).tensors
+    assert found["same.weight"].role == Role.SCALE_INVARIANT
+
+
 class Branches(nn.Module):
     def __init__(self) -> None:
         super().__init__()
