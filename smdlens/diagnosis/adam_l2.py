@@ -25,9 +25,9 @@ from smdlens.theory.moments import steady_state
 
 Array = NDArray[np.float64]
 
-# Relative error of q per unit of ln(remembered norm / norm): 0.55 of what it corrects. Norms are
-# known at the snapshots only, and the unit gradient is taken as steady meanwhile.
-_MEMORY_ERROR = 0.37
+# Relative error of q per unit of ln(remembered norm / norm): a quarter of what it corrects. Norms
+# are known at the snapshots only, and the unit gradient is taken as steady meanwhile.
+_MEMORY_ERROR = 1.0 / 3.0
 
 
 def adam_l2_ratios(
@@ -64,6 +64,7 @@ def adam_l2_ratios(
         high=high,
         sigma=sigma,
         systematic=systematic,
+        independent=slope * found.independent,
         boundary=2.0 / 3.0 * found.boundary,
     )
 

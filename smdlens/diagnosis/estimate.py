@@ -271,8 +271,6 @@ def _energy_scatter(momentum: float) -> float:
 
 
 def _kind(law: Law, with_state: bool) -> ErrorKind:
-    if law.is_l2_adam:
-        return "adam_l2"
     if law.adaptive:
         return "adamw_state" if with_state else "one_sided"
     if law.rule is not None and law.rule.q != 0.0:

@@ -102,17 +102,18 @@ def angular_update_adam_l2(
 def adam_l2_from_balance(balance_ratio: Real, remembered: Real = 1.0) -> Array:
     """(Delta / Delta*)^2 of Adam with L2 decay from the same over what the present decay holds.
 
-    L2 decay is divided by sqrt(vhat) + eps, which goes as G / r_m, r_m the norm that the second
-    moment remembers: its effect grows with r_m, where AdamW's is constant. Steps over decay are
-    then (r*/r)^2 r*/r_m, squared angles (r*/r)^2 = ((r*/r)^2 r*/r_m)^(2/3) (r_m/r)^(2/3). Derived
-    in docs/theory.md §5 [smdlens-theory].
+    Steps and L2 decay are divided by sqrt(vhat) + eps, which goes as G / r_m, r_m the norm that the
+    second moment remembers. With m = r_m / r steps go as m, so that squared angles are
+    (Delta / Delta*)^2 = (r*/r)^2 m^2; decay acts in proportion to r_m, and the balance shows
+    (r*/r)^2 m^2 r*/r_m = (r*/r)^3 m. Hence (Delta / Delta*)^2 = (balance m^2)^(2/3). Derived in
+    docs/theory.md §5 [smdlens-theory].
 
     Args:
         balance_ratio: Squared angle over the one at which the decay in force holds the norm.
-        remembered: r_m / r.
+        remembered: m.
     """
     ratio, remembered = as_floats(balance_ratio, remembered)
-    return np.asarray(np.maximum(ratio * remembered, 0.0) ** (2.0 / 3.0))[()]
+    return np.asarray(np.maximum(ratio * remembered**2, 0.0) ** (2.0 / 3.0))[()]
 
 
 def _lion_persistence(lr: Array, decay: Array, beta1: Array, beta2: Array) -> Array:

@@ -66,7 +66,8 @@ def relax_adam_l2(level: Real, rate: Real, target: Real, n: Real) -> Array:
 
     Its decay grows with the norm, dr/dn = -R (r^2 / r0 - r*^3 / (r0 r)) with R = lr times the decay
     that acts at r0: y = (r / r0)^3 obeys dy/dn = -3 R y^(1/3) (y - (r*/r0)^3). One exponential step
-    at the present y^(1/3). Derived in docs/theory.md §8 [smdlens-theory].
+    at the present y^(1/3). A second moment that remembers m r multiplies both R and r*^3 by m.
+    Derived in docs/theory.md §8 [smdlens-theory].
 
     Args:
         level: y now.

@@ -16,7 +16,6 @@ ErrorKind = Literal[
     "nesterov",
     "adamw_state",
     "one_sided",
-    "adam_l2",
     "jump",
 ]
 
@@ -31,7 +30,6 @@ SYSTEMATIC: Final[dict[ErrorKind, float]] = {
     "nesterov": 0.004,
     "adamw_state": 0.013,
     "one_sided": 0.03,
-    "adam_l2": 0.3,
     "jump": 0.04,
 }
 
