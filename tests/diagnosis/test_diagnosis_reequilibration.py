@@ -144,5 +144,5 @@ def test_the_figures_of_a_run(tmp_path):
     (cut,) = report.to_dict()["decays"]
     assert len(cut["curve"]) == 10
     finding = next(f for f in report.diagnosis.findings if f.rule == "SMD002")
-    assert f"{row['enough_iterations']} iterations, it had 1000" in finding.remedy
+    assert f"{row['enough_iterations']:,} iterations, it had 1,000" in finding.remedy
     assert f"weights / {row['enough_weight_divisor']:.3g}" in finding.remedy
