@@ -6,14 +6,14 @@ stand in for a missing bias) is evaluated on the way. Nothing is run.
 
 from __future__ import annotations
 
-import struct
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
 from smdlens.containers.files import open_regular
-from smdlens.errors import GraphError, SnapshotError
+from smdlens.errors import GraphError
+from smdlens.symmetry.graph_errors import reading_graph
 from smdlens.symmetry.model_graph import Constant, ModelGraph, Node, Parameter, Ref, Shape
 from smdlens.symmetry.onnx_fold import folded
 from smdlens.symmetry.onnx_operators import OPERATORS, Translation, Translator
@@ -33,30 +33,14 @@ def graph_of_onnx(path: Path) -> ModelGraph:
     Raises:
         GraphError: It cannot be read, or its batch norms were folded into the convolutions.
     """
-    try:
+    with reading_graph(path, remedy="Use --model or a .pt2 file."):
         with open_regular(path) as file:
             if file.size >= _MOST_BYTES:
-                raise GraphError("larger than a protobuf message can be", subject=str(path))
+                raise GraphError("larger than a protobuf message can be")
             data = file.read(0, file.size)
-    except SnapshotError as error:
-        raise GraphError(error.message, subject=str(path), remedy=error.remedy) from error
-    try:
         onnx = read_model(data)
         _refuse_folded(onnx, path)
         return _Importer(onnx).graph()
-    except GraphError as error:
-        if error.subject is not None:
-            raise
-        raise GraphError(
-            error.message, subject=str(path), expected=error.expected, found=error.found,
-            remedy=error.remedy,
-        ) from error  # fmt: skip
-    except (KeyError, IndexError, ValueError, TypeError, AssertionError, struct.error) as error:
-        raise GraphError(
-            f"the graph in it is of a form that is not known ({type(error).__name__}: {error})",
-            subject=str(path),
-            remedy="Use --model or a .pt2 file.",
-        ) from error
 
 
 def _refuse_folded(onnx: OnnxGraph, path: Path) -> None:

@@ -14,10 +14,11 @@ from pathlib import Path
 from typing import Any
 
 from smdlens.containers.json_header import read_json
-from smdlens.errors import GraphError, SnapshotError
+from smdlens.errors import GraphError
 from smdlens.snapshots.paddle import is_linear
 from smdlens.symmetry import paddle_movement, paddle_operators
 from smdlens.symmetry.arithmetic_norms import with_norms
+from smdlens.symmetry.graph_errors import reading_graph
 from smdlens.symmetry.keras_call import NotTranslated
 from smdlens.symmetry.model_graph import ModelGraph, Shape
 from smdlens.symmetry.paddle_call import OPERATORS, PirCall
@@ -37,25 +38,11 @@ def graph_of_paddle(path: Path) -> ModelGraph:
     Raises:
         GraphError: It cannot be read.
     """
-    try:
+    with reading_graph(path, "program", expected="a .json file of paddle.jit.save, PaddlePaddle 3"):
         content = read_json(str(path), allow_nan=True)
         (region,) = content["program"]["regions"]
         (block,) = region["blocks"]
         return _Walk().graph(block["ops"])
-    except SnapshotError as error:
-        raise GraphError(error.message, subject=str(path), remedy=error.remedy) from error
-    except GraphError as error:
-        raise GraphError(
-            error.message, subject=str(path), expected=error.expected, found=error.found,
-            remedy=error.remedy,
-        ) from error  # fmt: skip
-    except (KeyError, IndexError, ValueError, TypeError, AttributeError, OverflowError,
-            ZeroDivisionError, RecursionError) as error:  # fmt: skip
-        raise GraphError(
-            f"the program is of a form that is not known ({type(error).__name__}: {error})"[:300],
-            subject=str(path),
-            expected="a .json file of paddle.jit.save, PaddlePaddle 3",
-        ) from error
 
 
 def with_file_names(graph: ModelGraph, names: Mapping[str, str]) -> ModelGraph:

@@ -11,7 +11,8 @@ from typing import Any
 from smdlens.containers.files import open_regular
 from smdlens.containers.limits import DEFAULT_LIMITS
 from smdlens.containers.zip_directory import read_zip_directory, require_stored
-from smdlens.errors import GraphError, SnapshotError
+from smdlens.errors import GraphError
+from smdlens.symmetry.graph_errors import reading_graph
 from smdlens.symmetry.model_graph import Constant, ModelGraph, Node, Parameter, Ref, Shape
 
 # Numbers of torch's serialised dtypes that are floating or complex.
@@ -34,18 +35,13 @@ def graph_of_pt2(path: Path) -> ModelGraph:
     Raises:
         GraphError: It cannot be read, or is of another form.
     """
-    try:
+    with reading_graph(
+        path,
+        expected="an archive of torch.export.save",
+        remedy="Save it again with the torch that is installed here, or use --model.",
+    ):
         program, first_names = _program(path)
         return _translated(program, first_names, path)
-    except SnapshotError as error:
-        raise GraphError(error.message, subject=str(path), remedy=error.remedy) from error
-    except (KeyError, TypeError, ValueError, IndexError, AttributeError, RecursionError) as error:
-        raise GraphError(
-            f"the graph in it is of a form that is not known ({type(error).__name__}: {error})",
-            subject=str(path),
-            expected="an archive of torch.export.save",
-            remedy="Save it again with the torch that is installed here, or use --model.",
-        ) from error
 
 
 def _program(path: Path) -> tuple[dict[str, Any], dict[str, str]]:

@@ -12,11 +12,11 @@ from pathlib import Path
 
 from smdlens.containers.files import contained, open_regular
 from smdlens.containers.limits import DEFAULT_LIMITS
-from smdlens.containers.protobuf import ProtobufError
-from smdlens.errors import GraphError, SnapshotError
+from smdlens.errors import GraphError
 from smdlens.snapshots.records import TensorRef
 from smdlens.snapshots.series import open_snapshot
 from smdlens.symmetry.arithmetic_norms import with_norms
+from smdlens.symmetry.graph_errors import reading_graph
 from smdlens.symmetry.model_graph import ModelGraph, Shape
 from smdlens.symmetry.saved_model_call import Handle
 from smdlens.symmetry.saved_model_program import CALLS, Walk, is_floating
@@ -39,11 +39,8 @@ def graph_of_saved_model(folder: Path) -> ModelGraph:
     Raises:
         GraphError: It cannot be read, or holds no program with variables.
     """
-    try:
-        tensors = open_snapshot(folder).tensors
-        return read_saved_model(folder, tensors)
-    except SnapshotError as error:
-        raise GraphError(error.message, subject=str(folder), remedy=error.remedy) from error
+    with reading_graph(folder):
+        return read_saved_model(folder, open_snapshot(folder).tensors)
 
 
 def read_saved_model(folder: Path, tensors: Mapping[str, TensorRef]) -> ModelGraph:
@@ -57,7 +54,12 @@ def read_saved_model(folder: Path, tensors: Mapping[str, TensorRef]) -> ModelGra
         GraphError: It cannot be read.
     """
     path = folder / PROGRAM
-    try:
+    with reading_graph(
+        path,
+        "program",
+        expected="a file of tf.saved_model.save or model.export",
+        remedy="Use --graph with an .onnx file of the model.",
+    ):
         with open_regular(contained(folder, PROGRAM, subject=str(folder))) as file:
             if file.size > DEFAULT_LIMITS.pickle_bytes:
                 raise GraphError(
@@ -68,21 +70,6 @@ def read_saved_model(folder: Path, tensors: Mapping[str, TensorRef]) -> ModelGra
                 )
             data = file.read(0, file.size)
         return _graph(read_program(data), tensors)
-    except SnapshotError as error:
-        raise GraphError(error.message, subject=str(path), remedy=error.remedy) from error
-    except GraphError as error:
-        raise GraphError(
-            error.message, subject=str(path), expected=error.expected, found=error.found,
-            remedy=error.remedy,
-        ) from error  # fmt: skip
-    except (ProtobufError, KeyError, IndexError, ValueError, TypeError, OverflowError,
-            ZeroDivisionError, RecursionError) as error:  # fmt: skip
-        raise GraphError(
-            f"the program is of a form that is not known ({type(error).__name__}: {error})",
-            subject=str(path),
-            expected="a file of tf.saved_model.save or model.export",
-            remedy="Use --graph with an .onnx file of the model.",
-        ) from error
 
 
 def _graph(program: SavedProgram, tensors: Mapping[str, TensorRef]) -> ModelGraph:

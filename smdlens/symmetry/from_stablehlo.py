@@ -12,11 +12,12 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from smdlens.containers.files import open_regular
-from smdlens.errors import GraphError, SnapshotError
+from smdlens.errors import GraphError
 from smdlens.snapshots.foreign_names import output_first, torch_names
 from smdlens.snapshots.records import TensorRef
 from smdlens.symmetry import stablehlo_layers, stablehlo_operators
 from smdlens.symmetry.arithmetic_norms import with_norms
+from smdlens.symmetry.graph_errors import reading_graph
 from smdlens.symmetry.keras_call import NotTranslated
 from smdlens.symmetry.model_graph import ModelGraph
 from smdlens.symmetry.stablehlo_call import OPERATORS, HloCall
@@ -46,7 +47,7 @@ def graph_of_stablehlo(path: Path) -> ModelGraph:
     Raises:
         GraphError: It cannot be read, or does not say which argument is which parameter.
     """
-    try:
+    with reading_graph(path, "text"):
         with open_regular(path) as file:
             if file.size > MOST_TEXT:
                 raise GraphError("the text is too long", expected=f"at most {MOST_TEXT} bytes")
@@ -62,19 +63,6 @@ def graph_of_stablehlo(path: Path) -> ModelGraph:
         if main is None:
             raise GraphError("the program has no function @main")
         return _graph(main, functions)
-    except SnapshotError as error:
-        raise GraphError(error.message, subject=str(path), remedy=error.remedy) from error
-    except GraphError as error:
-        raise GraphError(
-            error.message, subject=str(path), expected=error.expected, found=error.found,
-            remedy=error.remedy,
-        ) from error  # fmt: skip
-    except (KeyError, IndexError, ValueError, TypeError, AttributeError, OverflowError,
-            ZeroDivisionError, RecursionError) as error:  # fmt: skip
-        raise GraphError(
-            f"the text is of a form that is not known ({type(error).__name__}: {error})"[:300],
-            subject=str(path),
-        ) from error
 
 
 def _graph(main: HloFunction, functions: Mapping[str, HloFunction]) -> ModelGraph:

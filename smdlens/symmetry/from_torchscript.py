@@ -10,7 +10,8 @@ import dataclasses
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from smdlens.errors import GraphError, SnapshotError
+from smdlens.errors import GraphError
+from smdlens.symmetry.graph_errors import reading_graph
 from smdlens.symmetry.model_graph import ModelGraph, Shape
 from smdlens.symmetry.torchscript_archive import Archive, read_torchscript
 from smdlens.symmetry.torchscript_walk import Walk
@@ -31,23 +32,11 @@ def graph_of_torchscript(path: Path, inputs: Sequence[Input] = ()) -> ModelGraph
     Raises:
         GraphError: It cannot be read, or the program cannot be followed.
     """
-    try:
+    with reading_graph(
+        path, "program", remedy="Export the model with torch.export, or name it with --model."
+    ):
         archive = read_torchscript(path)
         return _graph(archive, list(inputs))
-    except SnapshotError as error:
-        raise GraphError(error.message, subject=str(path), remedy=error.remedy) from error
-    except GraphError as error:
-        raise GraphError(
-            error.message, subject=str(path), expected=error.expected, found=error.found,
-            remedy=error.remedy,
-        ) from error  # fmt: skip
-    except (KeyError, IndexError, ValueError, TypeError, AttributeError, OverflowError,
-            ZeroDivisionError, RecursionError, RuntimeError) as error:  # fmt: skip
-        raise GraphError(
-            f"the program is of a form that is not known ({type(error).__name__}: {error})"[:300],
-            subject=str(path),
-            remedy="Export the model with torch.export, or name it with --model.",
-        ) from error
 
 
 def _graph(archive: Archive, given: list[Input]) -> ModelGraph:
