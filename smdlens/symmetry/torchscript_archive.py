@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from smdlens.containers.files import RegularFile, open_regular
-from smdlens.containers.inert_pickle import load_pickle
+from smdlens.containers.inert_pickle import PickleEndsError, load_pickle
 from smdlens.containers.inert_values import Opaque, PickledTensor, Storage, StorageKind
 from smdlens.containers.limits import DEFAULT_LIMITS
 from smdlens.containers.zip_directory import (
@@ -132,7 +132,10 @@ def _pickled(file: RegularFile, entries: Mapping[str, ZipEntry], name: str) -> A
     if entry.nbytes > DEFAULT_LIMITS.pickle_bytes:
         raise GraphError("a pickle in it is too long", found=name)
     data = file.read(entry.offset, entry.nbytes)
-    value, _ = load_pickle(data, subject=file.path, persistent=_storage, base=entry.offset)
+    try:
+        value, _ = load_pickle(data, subject=file.path, persistent=_storage, base=entry.offset)
+    except PickleEndsError as error:
+        raise GraphError("a pickle in it has no end", found=name) from error
     return value
 
 

@@ -278,6 +278,17 @@ def test_hostile_source_is_never_run(tmp_path: Path, line: str, match: str) -> N
     assert not mark.exists()
 
 
+def test_a_pickle_without_an_end_is_said(tmp_path: Path) -> None:
+    path = _archive(tmp_path, lambda source: source)
+    whole = tmp_path / "cut.pt"
+    with zipfile.ZipFile(path) as old, zipfile.ZipFile(whole, "w") as new:
+        for name in old.namelist():
+            data = old.read(name)
+            new.writestr(name, data[:-1] if name.endswith("/data.pkl") else data)
+    with pytest.raises(GraphError, match=r"cut\.pt: .*has no end"):
+        graph_of_torchscript(whole)
+
+
 def test_cut_and_mutated_archives(tmp_path: Path) -> None:
     path = _archive(tmp_path, lambda source: source)
     data = path.read_bytes()
