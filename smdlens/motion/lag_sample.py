@@ -8,6 +8,8 @@ others is the same at all lags, so the neighbours' exact chords take it out (doc
 
 from __future__ import annotations
 
+from functools import lru_cache
+
 import numpy as np
 import polars as pl
 from numpy.typing import NDArray
@@ -60,19 +62,37 @@ def lag_angles(snapshots: pl.DataFrame, pairs: pl.DataFrame) -> pl.DataFrame:
         Frame with `ANGLE_SCHEMA`, of tensors of which weights were kept; null where not known.
     """
     kept = snapshots.filter(pl.col("sample").is_not_null())
+    if kept.is_empty():
+        return pl.DataFrame(schema=ANGLE_SCHEMA)
     exact = dict(
         pairs.with_columns(turn2=pl.col("chord2") / _norm2_to(pairs, snapshots))
         .group_by("tensor")
         .agg(pl.col("turn2"))
         .iter_rows()
     )
-    frames = [pl.DataFrame(schema=ANGLE_SCHEMA)]
+    unit = _unit_vectors(kept)
+    steps = kept.get_column("step").to_numpy()
+    names = kept.get_column("tensor")
+    edges = np.concatenate([[0], np.flatnonzero(names != names.shift()), [len(names)]])
+    owners: list[str] = []
+    ends: list[tuple[NDArray[np.int64], ...]] = []
+    turned: list[Float] = []
     with np.errstate(divide="ignore", invalid="ignore", over="ignore"):
-        for (name,), rows in kept.group_by("tensor", maintain_order=True):
-            if name in exact:
-                turned = np.array(exact[name], dtype=np.float64)
-                frames.append(_of_tensor(str(name), rows, turned))
-    return pl.concat(frames)
+        for first, last in zip(edges[:-1].tolist(), edges[1:].tolist(), strict=True):
+            if last - first < 2:
+                continue
+            name, own = names[first], steps[first:last]
+            start, end = _ends(len(own))
+            own_exact = np.array(exact[name], dtype=np.float64)
+            turned.append(_turn2(np.stack(unit[first:last]), own_exact))
+            owners += [name] * len(start)
+            ends.append((start, end, own[start], own[end]))
+        turn2 = np.concatenate(turned) if turned else np.empty(0)
+        angles = np.where(np.isfinite(turn2), angle_from_turn2(turn2), np.nan)
+    columns = [np.concatenate(each) for each in zip(*ends, strict=True)] or [np.empty(0)] * 4
+    places = dict(zip(tuple(ANGLE_SCHEMA)[1:5], columns, strict=True))
+    frame = pl.DataFrame({"tensor": owners, **places, "angle_rad": angles}, schema=ANGLE_SCHEMA)
+    return frame.with_columns(pl.col("angle_rad").fill_nan(None))
 
 
 def _norm2_to(pairs: pl.DataFrame, snapshots: pl.DataFrame) -> pl.Series:
@@ -82,31 +102,33 @@ def _norm2_to(pairs: pl.DataFrame, snapshots: pl.DataFrame) -> pl.Series:
     ).get_column("w2")
 
 
-def _of_tensor(name: str, rows: pl.DataFrame, exact: Float) -> pl.DataFrame:
-    values = np.array(rows.get_column("sample").to_list(), dtype=np.float64)
-    steps = rows.get_column("step").to_numpy()
-    unit = values / np.sqrt(rows.get_column("w2").to_numpy())[:, None]
-    count = len(unit)
-    sampled = np.square(np.diff(unit, axis=0)).sum(1)
-    both = np.isfinite(sampled) & np.isfinite(exact) & (sampled > 0.0)
-    scale = exact[both].sum() / sampled[both].sum() if both.any() else np.nan
-    starts, ends, turns = [np.arange(count - 1)], [np.arange(1, count)], [exact]
-    lag = 2
-    while lag < count:
-        starts.append(np.arange(count - lag))
-        ends.append(np.arange(lag, count))
-        turns.append(scale * np.square(unit[lag:] - unit[:-lag]).sum(1))
-        lag *= 2
-    start, end = np.concatenate(starts), np.concatenate(ends)
-    turn2 = np.concatenate(turns)
-    return pl.DataFrame(
-        {
-            "tensor": [name] * len(start),
-            "snapshot_from": start,
-            "snapshot_to": end,
-            "step_from": steps[start],
-            "step_to": steps[end],
-            "angle_rad": np.where(np.isfinite(turn2), angle_from_turn2(turn2), np.nan),
-        },
-        schema=ANGLE_SCHEMA,
-    ).with_columns(pl.col("angle_rad").fill_nan(None))
+def _unit_vectors(kept: pl.DataFrame) -> list[Float]:
+    """The kept weights of each row over the norm of all of that tensor's."""
+    lengths = kept.get_column("sample").list.len().to_numpy()
+    values = kept.get_column("sample").explode().to_numpy()
+    with np.errstate(divide="ignore", invalid="ignore"):
+        unit = values / np.repeat(np.sqrt(kept.get_column("w2").to_numpy()), lengths)
+    return np.split(unit, np.cumsum(lengths)[:-1])
+
+
+@lru_cache
+def _ends(count: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Which snapshots are compared: all at lag 1, then at 2, 4 ..."""
+    lags = [1 << k for k in range(count.bit_length()) if 1 << k < count]
+    start = np.concatenate([np.arange(count - lag) for lag in lags])
+    return start, start + np.repeat(lags, [count - lag for lag in lags])
+
+
+def _turn2(unit: Float, exact: Float) -> Float:
+    """Squared unit chords in the order of `_ends`.
+
+    Args:
+        unit: Kept weights of each snapshot, [S, kept].
+        exact: Of neighbours, [S - 1].
+    """
+    start, end = _ends(len(unit))
+    sampled: Float = np.square(unit[end] - unit[start]).sum(1)
+    neighbours = sampled[: len(exact)]
+    both = np.isfinite(neighbours) & np.isfinite(exact) & (neighbours > 0.0)
+    scale = exact[both].sum() / neighbours[both].sum() if both.any() else np.nan
+    return np.concatenate([exact, scale * sampled[len(exact) :]])
