@@ -44,16 +44,8 @@ def reading_graph(
     """
     try:
         yield
-    except SnapshotError as error:
-        raise GraphError(
-            error.message,
-            subject=str(path),
-            expected=error.expected,
-            found=error.found,
-            remedy=error.remedy,
-        ) from error
-    except GraphError as error:
-        if error.subject is not None:
+    except (SnapshotError, GraphError) as error:
+        if isinstance(error, GraphError) and error.subject is not None:
             raise
         raise GraphError(
             error.message,
