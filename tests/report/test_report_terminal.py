@@ -8,6 +8,7 @@ import report_helpers as h
 from rich.cells import cell_len
 
 from smdlens.diagnosis.records import DECAY_CURVE_SCHEMA, LAG_SCHEMA, Finding
+from smdlens.motion.records import ReadCost
 from smdlens.snapshots.records import Skipped
 from smdlens.vocabulary import Outcome, Role, SkipReason
 
@@ -106,6 +107,18 @@ def test_verbose_lists_every_tensor_once():
     text = h.rendered(REPORT, 160, verbose=True)
     for name, _ in h.resnet_names():
         assert sum(line.startswith(f" {name} ") for line in text.splitlines()) == 1
+
+
+def test_verbose_says_how_near_reading_alone_the_speed_came():
+    """2 workers that read for 0.36 of their 2 x 0.6 seconds: 30%; a moment's run says nothing."""
+    cost = ReadCost(10**9, 0.6, "cpu", workers=2, read_seconds=0.36)
+    text = h.rendered(dataclasses.replace(REPORT, cost=cost), 160, verbose=True)
+    assert "on cpu, 2 workers · 30% of the speed of reading alone" in text
+    assert "reading alone" not in h.rendered(dataclasses.replace(REPORT, cost=cost), 160)
+    short = dataclasses.replace(cost, seconds=0.4)
+    brief = h.rendered(dataclasses.replace(REPORT, cost=short), 160, verbose=True)
+    assert "on cpu, 2 workers" in brief
+    assert "reading alone" not in brief
 
 
 def test_worst_tensor_is_first():
