@@ -28,15 +28,6 @@ _BINARY = {
 _REDUCE = {"mean": "mean", "sum": "sum", "max": "amax", "min": "amin"}
 
 
-def _first(call: PirCall) -> str:
-    x = call.tape.leaf(call[0])
-    return x if call.channels_first else layers.channels_second(call.tape, x)
-
-
-def _back(call: PirCall, made: str) -> str:
-    return made if call.channels_first else layers.channels_last(call.tape, made)
-
-
 def _padding(
     call: PirCall, sizes: tuple[int, ...], kernel: list[int], stride: list[int], dilation: list[int]
 ) -> list[tuple[int, int]]:
@@ -56,19 +47,19 @@ def _padding(
 @operator("conv2d", "conv3d", "depthwise_conv2d")
 def convolution(call: PirCall) -> Result:
     """Kernels are (out, in / groups, space...)."""
-    x, kernel = _first(call), call.shape(1)
+    x, kernel = layers.image_in(call), call.shape(1)
     own, space = call.tape.shape(x), len(kernel) - 2
     stride, dilation = (call.listing(name, [1] * space) for name in ("strides", "dilations"))
     padding = _padding(call, own[2:], list(kernel[2:]), stride, dilation)
     groups = call.integer("groups", 1)
     made = layers.convolution(call.tape, x, call[1], None, stride, padding, dilation, groups)
-    return _back(call, made)
+    return layers.image_out(call, made)
 
 
 @operator("conv2d_transpose", "depthwise_conv2d_transpose")
 def transposed(call: PirCall) -> Result:
     """Kernels are (in, out / groups, space...)."""
-    x, kernel = _first(call), call.shape(1)
+    x, kernel = layers.image_in(call), call.shape(1)
     own, space = call.tape.shape(x), len(kernel) - 2
     stride, dilation = (call.listing(name, [1] * space) for name in ("strides", "dilations"))
     padding = _padding(call, own[2:], list(kernel[2:]), stride, dilation)
@@ -81,7 +72,7 @@ def transposed(call: PirCall) -> Result:
     ]
     groups = call.integer("groups", 1)
     made = layers.transposed_convolution(call.tape, x, call[1], None, sizes, groups)
-    return _back(call, made)
+    return layers.image_out(call, made)
 
 
 @operator("batch_norm", "sync_batch_norm")
@@ -95,9 +86,9 @@ def batch_norm(call: PirCall) -> Result:
     )
     if call.flag("is_test") and (frozen or not moved):
         raise NotTranslated  # constants, which keep no scale
-    x = _first(call)
+    x = layers.image_in(call)
     made = layers.normalised(call.tape, "batch_norm", x, gain, shift, call[1], call[2])
-    return _back(call, made)
+    return layers.image_out(call, made)
 
 
 @operator("layer_norm")
@@ -116,11 +107,11 @@ def layer_norm(call: PirCall) -> Result:
 def group_norm(call: PirCall) -> Result:
     """Gain and shift per channel."""
     groups = call.integer("groups", 1)
-    x = _first(call)
+    x = layers.image_in(call)
     made = layers.normalised(
         call.tape, "group_norm", x, call.optional(1), call.optional(2), num_groups=groups
     )
-    return _back(call, made)
+    return layers.image_out(call, made)
 
 
 @operator("instance_norm")
@@ -134,7 +125,7 @@ def instance_norm(call: PirCall) -> Result:
 @operator("pool2d", "pool3d")
 def pool(call: PirCall) -> Result:
     """Windows, or as many as the result has places."""
-    x = _first(call)
+    x = layers.image_in(call)
     own = call.tape.shape(x)
     space = len(own) - 2
     kind = str(call.attributes.get("pooling_type", "max"))
@@ -149,10 +140,10 @@ def pool(call: PirCall) -> Result:
         adaptive = kernel if call.flag("adaptive") else []
     if adaptive and set(adaptive) == {1}:
         op = "mean" if kind == "avg" else "amax"
-        return _back(call, call.tape.reduce(op, x, range(2, space + 2), keep=True))
+        return layers.image_out(call, call.tape.reduce(op, x, range(2, space + 2), keep=True))
     if adaptive:
         op = f"adaptive_{kind}_pool{space}d"
-        return _back(call, call.tape.node(op, {"self": Ref(x)}, (*own[:2], *adaptive)))
+        return layers.image_out(call, call.tape.node(op, {"self": Ref(x)}, (*own[:2], *adaptive)))
     stride = call.listing("strides", kernel)
     padding = _padding(call, own[2:], kernel, stride, [1] * space)
     counts = not call.flag("exclusive")
@@ -160,7 +151,7 @@ def pool(call: PirCall) -> Result:
         call.tape, kind, x, kernel, stride, padding, counts_padding=counts,
         upward=call.flag("ceil_mode"),
     )  # fmt: skip
-    return _back(call, made)
+    return layers.image_out(call, made)
 
 
 @operator("matmul", "bmm", "mv")
@@ -269,7 +260,7 @@ def norm(call: PirCall) -> Result:
 @operator("nearest_interp", "bilinear_interp")
 def resize(call: PirCall) -> Result:
     """An image of a size written in the file."""
-    x = _first(call)
+    x = layers.image_in(call)
     own = call.tape.shape(x)
     sizes = [call.integer("out_h", -1), call.integer("out_w", -1)]
     factors = call.attributes.get("scale")
@@ -279,4 +270,4 @@ def resize(call: PirCall) -> Result:
     if len(own) != 4 or min(sizes) < 1:
         raise NotTranslated
     op = "upsample_nearest2d" if call.op == "nearest_interp" else "upsample_bilinear2d"
-    return _back(call, call.tape.node(op, {"self": Ref(x)}, (*own[:2], *sizes)))
+    return layers.image_out(call, call.tape.node(op, {"self": Ref(x)}, (*own[:2], *sizes)))

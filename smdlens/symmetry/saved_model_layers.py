@@ -27,16 +27,6 @@ _COMPARE = {
 _REDUCE = {"Mean": "mean", "Sum": "sum", "Max": "amax", "Min": "amin"}
 
 
-def _first(call: TfCall) -> str:
-    """The first input, an image with its channels second."""
-    leaf = call.tape.leaf(call[0])
-    return leaf if call.channels_first else layers.channels_second(call.tape, leaf)
-
-
-def _back(call: TfCall, made: str) -> str:
-    return made if call.channels_first else layers.channels_last(call.tape, made)
-
-
 def _padding(
     call: TfCall, sizes: tuple[int, ...], kernel: list[int], stride: list[int], dilation: list[int]
 ) -> list[tuple[int, int]]:
@@ -55,7 +45,7 @@ def _padding(
 @operator("Conv2D", "Conv3D", "DepthwiseConv2dNative")
 def convolution(call: TfCall) -> Result:
     """Kernels are (space..., in, out), or (space..., in, multiplier) by channel."""
-    x, tape = _first(call), call.tape
+    x, tape = layers.image_in(call), call.tape
     own, kernel = tape.shape(x), call.shape(1)
     space = len(kernel) - 2
     if len(own) != space + 2:
@@ -74,7 +64,7 @@ def convolution(call: TfCall) -> Result:
         groups = own[1] // kernel[-2]
     padding = _padding(call, own[2:], sizes, stride, dilation)
     made = layers.convolution(tape, x, weight, None, stride, padding, dilation, groups)
-    return _back(call, made)
+    return layers.image_out(call, made)
 
 
 @operator("Conv2DBackpropInput", "Conv3DBackpropInputV2")
@@ -87,25 +77,25 @@ def transposed(call: TfCall) -> Result:
     weight = call.tape.permute(call[1], [space + 1, space, *range(space)])
     inner = sizes[2:] if call.channels_first else sizes[1:-1]
     made = layers.transposed_convolution(call.tape, x, weight, None, inner, 1)
-    return _back(call, made)
+    return layers.image_out(call, made)
 
 
 @operator("MaxPool", "AvgPool", "MaxPool3D", "AvgPool3D")
 def pool(call: TfCall) -> Result:
     """Windows; a mean never counts padding."""
-    x = _first(call)
+    x = layers.image_in(call)
     own = call.tape.shape(x)
     space = len(own) - 2
     kernel, stride = call.spatial("ksize", space), call.spatial("strides", space)
     padding = _padding(call, own[2:], kernel, stride, [1] * space)
     kind = "avg" if call.node.op.startswith("Avg") else "max"
-    return _back(call, layers.pool(call.tape, kind, x, kernel, stride, padding))
+    return layers.image_out(call, layers.pool(call.tape, kind, x, kernel, stride, padding))
 
 
 @operator("FusedBatchNorm", "FusedBatchNormV2", "FusedBatchNormV3")
 def batch_norm(call: TfCall) -> Result:
     """By the batch's statistics, or by running ones that the trainer moves."""
-    x, tape = _first(call), call.tape
+    x, tape = layers.image_in(call), call.tape
     scale, offset = call[1], call[2]
     mean: Operand | None = None
     variance: Operand | None = None
@@ -120,7 +110,7 @@ def batch_norm(call: TfCall) -> Result:
     made = layers.normalised(tape, "batch_norm", x, scale, offset, mean, variance)
     vector = tape.shape(scale)
     extra: list[Operand] = [tape.unknown("batch_norm_statistics", [x], vector) for _ in range(5)]
-    return [_back(call, made), *extra]
+    return [layers.image_out(call, made), *extra]
 
 
 @operator("BiasAdd", "BiasAddV1")

@@ -7,6 +7,7 @@ theirs. Padding is (low, high) per spatial axis.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Protocol
 
 from smdlens.symmetry.keras_call import NotTranslated
 from smdlens.symmetry.model_graph import Ref, Shape
@@ -164,6 +165,32 @@ def padded(tape: Tape, x: Operand, padding: Pairs, value: float, mode: str = "co
     widths = [width for pair in reversed(padding) for width in pair]
     arguments = {"self": Ref(tape.leaf(x)), "pad": widths, "mode": mode, "value": value}
     return tape.node("pad", arguments, shape)
+
+
+class ImageCall(Protocol):
+    """An operator of a framework whose images may have their channels last."""
+
+    @property
+    def tape(self) -> Tape:
+        """Where its nodes go."""
+
+    @property
+    def channels_first(self) -> bool:
+        """Whether images have their channels second."""
+
+    def __getitem__(self, at: int) -> Operand:
+        """An input."""
+
+
+def image_in(call: ImageCall) -> str:
+    """The first input, an image with its channels second."""
+    leaf = call.tape.leaf(call[0])
+    return leaf if call.channels_first else channels_second(call.tape, leaf)
+
+
+def image_out(call: ImageCall, made: str) -> str:
+    """What was made of it, with its channels where the framework has them."""
+    return made if call.channels_first else channels_last(call.tape, made)
 
 
 def channels_second(tape: Tape, x: Operand) -> str:
