@@ -16,6 +16,9 @@ from smdlens.snapshots.records import DTYPE_BYTES, Extent
 # Most tensors are one task: the sums of what is cut have to be handed over and merged.
 TASK_BLOCKS = 48
 TASK_BYTES = 8 << 20
+# What a tensor costs beyond its bytes, however small it is, in bytes that are read and summed
+# meanwhile: a batch of tiny ones is one of many rows.
+TENSOR_BYTES = 512 << 10
 # Elements of a tensor that costs more to start than to sum; such are measured several at once.
 SMALL_TENSOR = 8192
 
@@ -184,7 +187,7 @@ def batches(plans: Sequence[TensorPlan], block_elements: int) -> Iterator[tuple[
     size = 0
     for task in _tasks(plans, block_elements):
         pending.append(task)
-        size += task.nbytes
+        size += task.nbytes + TENSOR_BYTES * len(task.tensors)
         if size >= TASK_BYTES:
             yield tuple(pending)
             pending, size = [], 0

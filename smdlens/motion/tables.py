@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from itertools import groupby
 
 import numpy as np
 import polars as pl
@@ -140,11 +141,20 @@ def _places(rows: Rows, values: list[Float]) -> tuple[pl.Series, NDArray[np.int6
 def _lists(samples: list[Float | None], values: list[Float]) -> pl.Series:
     """The kept weights as one list for each row; null where none are kept."""
     kind = SAMPLED_SCHEMA["sample"]
-    pieces = [
-        pl.Series([None] * len(rows), dtype=kind) if kept is None else pl.Series(kept).cast(kind)
-        for kept, rows in zip(samples, values, strict=True)
-    ]
-    return pl.concat(pieces)
+    pieces: list[pl.Series] = []
+    for width, run in groupby(zip(samples, values, strict=True), _width):
+        if width is None:
+            count = sum(len(rows) for _, rows in run)
+            pieces.append(pl.Series([None], dtype=kind).new_from_index(0, count))
+        else:
+            kept = np.concatenate([kept for kept, _ in run if kept is not None])
+            pieces.append(pl.Series(kept).cast(kind))
+    return pl.concat(pieces, rechunk=True)
+
+
+def _width(rows: tuple[Float | None, Float]) -> int | None:
+    kept, _ = rows
+    return None if kept is None else kept.shape[1]
 
 
 def _frame(

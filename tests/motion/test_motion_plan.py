@@ -17,7 +17,7 @@ from test_motion_measure import walk
 from smdlens.motion import walk as walk_module
 from smdlens.motion.files import FilePool
 from smdlens.motion.panel import Panel
-from smdlens.motion.plan import Task, batches
+from smdlens.motion.plan import TASK_BYTES, TENSOR_BYTES, Task, batches
 from smdlens.motion.select import select
 from smdlens.motion.sums import TaskSums, TensorSums
 from smdlens.motion.walk import run_task
@@ -55,6 +55,17 @@ def test_a_spawned_process_has_the_same_numbers(tmp_path: Path) -> None:
         for left, right in zip(ours, theirs, strict=True):
             assert (left.channel, left.clock) == (right.channel, right.clock)
             assert_same(left.sums, right.sums, rel=0)
+
+
+def test_no_batch_holds_the_rows_of_very_many_tensors(tmp_path: Path) -> None:
+    """However few bytes they have: rows wait in memory until a batch is done."""
+    names = [f"w{i}" for i in range(100)]
+    saved = [Saved(k, dict.fromkeys(names, torch.ones(4, 4))) for k in range(2)]
+    groups = groups_of(*(symmetry_of(name, (4, 4)) for name in names))
+    plans = [each.plan for each in select(write_series(tmp_path, saved), groups, SGD)]
+    sizes = [sum(len(task.tensors) for task in batch) for batch in batches(plans, 64)]
+    assert sum(sizes) == len(names)
+    assert max(sizes) <= TASK_BYTES // TENSOR_BYTES
 
 
 class SmallDevice(Workspace):
