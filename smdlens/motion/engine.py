@@ -10,12 +10,13 @@ from functools import partial
 from smdlens.errors import NothingToAnalyseError
 from smdlens.hyper.records import HyperParameters
 from smdlens.motion.all_pairs import measure_all_pairs
+from smdlens.motion.batches import batches
 from smdlens.motion.cache import MeasurementCache
 from smdlens.motion.device import Device, choose_device
 from smdlens.motion.files import FilePool
 from smdlens.motion.known import Known, Part
 from smdlens.motion.lag_sample import lag_angles, slots_of
-from smdlens.motion.plan import Task, batches
+from smdlens.motion.plan import Task
 from smdlens.motion.records import Motion, ReadCost
 from smdlens.motion.select import select
 from smdlens.motion.statistics import norm_statistics

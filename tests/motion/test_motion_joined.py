@@ -10,10 +10,11 @@ from motion_helpers import Saved, groups_of, hyper_of, symmetry_of, write_series
 from test_motion_engine import assert_same
 from test_motion_measure import walk
 
-from smdlens.motion import plan as plan_module
+from smdlens.motion import batches as batches_module
+from smdlens.motion.batches import batches, join
 from smdlens.motion.engine import measure
 from smdlens.motion.layout import Layout
-from smdlens.motion.plan import SnapshotSources, Source, TensorPlan, batches
+from smdlens.motion.plan import SnapshotSources, Source, TensorPlan
 from smdlens.motion.select import select
 from smdlens.snapshots.records import Extent, SnapshotSeries
 from smdlens.symmetry.records import ScaleGroups
@@ -48,7 +49,7 @@ def test_joined_or_alone_is_the_same(
     series, groups = run_of(tmp_path, slots)
     hyper = ADAM if len(slots) == 2 else SGD
     joined = measure(series, groups, hyper, device="cpu")
-    monkeypatch.setattr(plan_module, "SMALL_TENSOR", 0)
+    monkeypatch.setattr(batches_module, "SMALL_TENSOR", 0)
     assert_same(measure(series, groups, hyper, device="cpu"), joined, 1e-13)
 
 
@@ -72,7 +73,7 @@ def test_ranges_that_meet_in_a_file_become_one() -> None:
         return TensorPlan("w", Layout(1, 2, 2), False, (sources,), ())
 
     pieces = [Extent("a", 16, 8), Extent("a", 24, 8)], [Extent("a", 32, 16)], [Extent("b", 48, 16)]
-    joined = plan_module.join([plan(*each) for each in pieces])
+    joined = join([plan(*each) for each in pieces])
     expected = Extent("a", 16, 32), Extent("b", 48, 16)
     assert joined.snapshots[0].weights.extents == expected
     assert joined.joined is not None

@@ -15,9 +15,10 @@ from test_motion_joined import SGD, run_of
 from test_motion_measure import walk
 
 from smdlens.motion import walk as walk_module
+from smdlens.motion.batches import TASK_BYTES, TENSOR_BYTES, batches
 from smdlens.motion.files import FilePool
 from smdlens.motion.panel import Panel
-from smdlens.motion.plan import TASK_BYTES, TENSOR_BYTES, Task, batches
+from smdlens.motion.plan import Task
 from smdlens.motion.select import select
 from smdlens.motion.sums import TaskSums, TensorSums
 from smdlens.motion.walk import run_task

@@ -1,0 +1,148 @@
+"""Plans cut into tasks of blocks, small tensors joined to one block, and tasks put into batches.
+
+How a tensor is cut depends on its size alone, never on the number of workers.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+from itertools import islice
+
+from smdlens.motion.layout import Block, Layout, Stripe
+from smdlens.motion.plan import SMALL_TENSOR, SnapshotSources, Source, Task, TensorPlan
+from smdlens.snapshots.records import Extent
+
+# Most tensors are one task: the sums of what is cut have to be handed over and merged.
+TASK_BLOCKS = 48
+TASK_BYTES = 8 << 20
+# What a tensor costs beyond its bytes, however small it is, in bytes that are read and summed
+# meanwhile: a batch of tiny ones is one of many rows.
+TENSOR_BYTES = 512 << 10
+
+
+def batches(plans: Sequence[TensorPlan], block_elements: int) -> Iterator[tuple[Task, ...]]:
+    """Cut the plans into batches of tasks of similar cost, in order; one batch is one job.
+
+    Args:
+        plans: The tensors.
+        block_elements: Elements of one block.
+    """
+    pending: list[Task] = []
+    size = 0
+    for task in _tasks(plans, block_elements):
+        pending.append(task)
+        size += task.nbytes + TENSOR_BYTES * len(task.tensors)
+        if size >= TASK_BYTES:
+            yield tuple(pending)
+            pending, size = [], 0
+    if pending:
+        yield tuple(pending)
+
+
+def _tasks(plans: Sequence[TensorPlan], block_elements: int) -> Iterator[Task]:
+    for indices in _neighbours(plans, block_elements):
+        plan = plans[indices[0]]
+        if len(indices) > 1:
+            plan = join([plans[index] for index in indices])
+        covered = plan.blocks(block_elements)
+        while some := tuple(islice(covered, TASK_BLOCKS)):
+            yield Task(indices, plan, some)
+
+
+def _neighbours(plans: Sequence[TensorPlan], block_elements: int) -> Iterator[tuple[int, ...]]:
+    """Runs of small tensors that can be measured as one block; every other one on its own."""
+    run: list[int] = []
+    size, kind = 0, None
+    for index, plan in enumerate(plans):
+        its_kind = _kind(plan) if plan.numel <= SMALL_TENSOR else None
+        if run and (its_kind is None or its_kind != kind or size + plan.numel > block_elements):
+            yield tuple(run)
+            run, size = [], 0
+        if its_kind is None:
+            yield (index,)
+            continue
+        run.append(index)
+        size, kind = size + plan.numel, its_kind
+    if run:
+        yield tuple(run)
+
+
+def _kind(plan: TensorPlan) -> object:
+    """What tensors that are measured as one block have in common; None for one on its own."""
+    if plan.clock or plan.gathered or plan.layout.outer != 1:
+        return None
+    recipes = tuple(
+        (
+            _number_format(snapshot.weights),
+            snapshot.momentum and _number_format(snapshot.momentum),
+            snapshot.adam
+            and replace(
+                snapshot.adam,
+                first=_number_format(snapshot.adam.first),
+                second=_number_format(snapshot.adam.second),
+            ),
+        )
+        for snapshot in plan.snapshots
+    )
+    return recipes, plan.gradients
+
+
+def _number_format(source: Source) -> Source:
+    return Source((), source.dtype, scale=source.scale)
+
+
+def join(plans: Sequence[TensorPlan]) -> TensorPlan:
+    """Several small tensors of one kind as one block of one plan."""
+    stripes: list[Stripe] = []
+    owners: list[int] = []
+    start = channel = 0
+    for plan in plans:
+        _, channels, inner = plan.layout.outer, plan.layout.count, plan.layout.inner
+        owners.append(channel)
+        if stripes and stripes[-1].shape[2] == inner:
+            last = stripes.pop()
+            stripes.append(Stripe(last.start, (1, last.shape[1] + channels, inner)))
+        else:
+            stripes.append(Stripe(start, (1, channels, inner)))
+        start, channel = start + plan.numel, channel + channels
+    return replace(
+        plans[0],
+        name=f"{plans[0].name} and {len(plans) - 1} more",
+        layout=Layout(1, channel, 1),
+        snapshots=tuple(
+            _joined([plan.snapshots[k] for plan in plans]) for k in range(len(plans[0].snapshots))
+        ),
+        joined=Block(0, start, tuple(stripes), owners=tuple(owners)),
+    )
+
+
+def _joined(parts: Sequence[SnapshotSources]) -> SnapshotSources:
+    first = parts[0]
+    return SnapshotSources(
+        _source([p.weights for p in parts]),
+        first.momentum and _source([p.momentum for p in parts if p.momentum]),
+        first.adam
+        and replace(
+            first.adam,
+            first=_source([p.adam.first for p in parts if p.adam]),
+            second=_source([p.adam.second for p in parts if p.adam]),
+        ),
+    )
+
+
+def _source(parts: Sequence[Source]) -> Source:
+    """Sources one after another; ranges that meet in the file become one."""
+    extents: list[Extent] = []
+    for extent in (extent for part in parts for extent in part.extents):
+        last = extents[-1] if extents else None
+        if last and _meet(last, extent):
+            extents[-1] = Extent(last.path, last.offset, last.nbytes + extent.nbytes)
+        else:
+            extents.append(extent)
+    return Source(tuple(extents), parts[0].dtype, scale=parts[0].scale)
+
+
+def _meet(first: Extent, second: Extent) -> bool:
+    packed = first.packed is not None or second.packed is not None
+    return not packed and first.path == second.path and first.offset + first.nbytes == second.offset
