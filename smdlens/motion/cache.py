@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import os
-from collections.abc import Mapping
+from dataclasses import astuple
 from pathlib import Path
 from typing import Any
 
@@ -28,18 +28,22 @@ class MeasurementCache:
     """The cache of one run, in memory between `open_cache` and `save`.
 
     Args:
-        path: The parquet file; it need not exist.
+        path: The file; it need not exist.
     """
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        self._rows = cache_file.read(path)
-        self._states = _states(self._rows)
-        self._digests: dict[str, str] = _by_key(self._rows, "digest", "digest")
-        self._values: dict[str, list[float]] = _by_key(self._rows, "values", "values")
+        self._tables = cache_file.read(path)
+        self._states: dict[str, tuple[FileState, str]] = {
+            real: (FileState(*state), digest)
+            for real, digest, *state in self._tables["file"].iter_rows()
+        }
+        self._digests: dict[str, str] = dict(self._tables["digest"].iter_rows())
+        self._values: dict[str, list[float]] = dict(self._tables["values"].iter_rows())
         self._prints: dict[str, str] = {}
         self._used: list[pl.Series] = []
-        self._new: list[pl.DataFrame] = []
+        self._new: dict[str, list[tuple[Any, ...]]] = {kind: [] for kind in cache_file.SCHEMAS}
+        self._measured: dict[str, list[pl.DataFrame]] = {kind: [] for kind in cache_file.SCHEMAS}
 
     def fingerprint(self, path: str) -> str:
         """Content of a file; its bytes are looked at only where the file system has news of it.
@@ -59,17 +63,7 @@ class MeasurementCache:
             return found[1]
         digest, state = fingerprint(path)
         if state.is_settled():
-            self._add(
-                {
-                    "kind": "file",
-                    "key": digest,
-                    "path": real,
-                    "size": state.size,
-                    "mtime_ns": state.mtime_ns,
-                    "ctime_ns": state.ctime_ns,
-                    "inode": state.inode,
-                }
-            )
+            self._new["file"].append((real, digest, *astuple(state)))
         return digest
 
     def digest(self, key: str) -> str | None:
@@ -79,7 +73,7 @@ class MeasurementCache:
     def add_digest(self, key: str, digest: str) -> None:
         """Remember the digest of stored bytes."""
         self._digests[key] = digest
-        self._add({"kind": "digest", "key": key, "digest": digest})
+        self._new["digest"].append((key, digest))
 
     def values(self, key: str) -> list[float] | None:
         """A list of numbers kept under `key`."""
@@ -88,27 +82,23 @@ class MeasurementCache:
     def add_values(self, key: str, values: list[float]) -> None:
         """Keep a list of numbers."""
         self._values[key] = values
-        self._new.append(
-            pl.DataFrame(
-                {"kind": ["values"], "key": [key], "values": [values]},
-                schema={name: cache_file.SCHEMA[name] for name in ("kind", "key", "values")},
-            )
-        )
+        self._new["values"].append((key, values))
 
     def find(self, kind: str, keys: pl.Series) -> pl.DataFrame:
-        """The rows of `kind` ("snapshot", "pair") whose key is among `keys`, one per key."""
+        """The rows of `kind` ("snapshot", "pair") that are known, and their `place` among `keys`.
+
+        Args:
+            kind: Which table.
+            keys: Keys of the wanted rows, under the name "key".
+        """
         self._used.append(keys)
-        rows = self._rows.filter(pl.col("kind") == kind)
-        return rows.filter(pl.col("key").is_in(keys.implode())).unique("key", maintain_order=True)
+        wanted = keys.to_frame().with_row_index("place")
+        return wanted.join(self._tables[kind], on="key", maintain_order="left")
 
     def add(self, kind: str, rows: pl.DataFrame) -> None:
         """Keep measured rows, which carry their `key`."""
         if not rows.is_empty():
-            self._new.append(rows.with_columns(kind=pl.lit(kind)))
-
-    def _add(self, row: Mapping[str, str | int]) -> None:
-        schema = {name: cache_file.SCHEMA[name] for name in row}
-        self._new.append(pl.DataFrame({k: [v] for k, v in row.items()}, schema=schema))
+            self._measured[kind].append(rows.select(list(cache_file.SCHEMAS[kind])))
 
     def save(self) -> str:
         """Write what is new beside what is there by now; another process may have written too.
@@ -116,33 +106,25 @@ class MeasurementCache:
         Returns:
             "" or why it could not be written: a lost cache costs time and nothing else.
         """
-        if not self._new:
+        if not any(self._new.values()) and not any(self._measured.values()):
             return ""
-        now = cache_file.read(self.path)
-        rows = pl.concat([cache_file.empty(), *self._new, now], how="diagonal")
-        # The latest word on a file is the first one here; other rows of one key are the same.
-        rows = rows.unique(["kind", "key", "path"], keep="first", maintain_order=True)
-        if rows.height > _MOST_ROWS:
-            used = pl.concat([*self._used, pl.Series("key", list(self._prints.values()))])
-            rows = rows.filter(pl.col("key").is_in(used.implode()))
+        tables = cache_file.read(self.path)
+        for kind, schema in cache_file.SCHEMAS.items():
+            noted = pl.DataFrame(self._new[kind], schema=schema, orient="row")
+            rows = pl.concat([noted, *self._measured[kind], tables[kind]])
+            # The latest word on a file is the first one here; other rows of one key are the same.
+            first = rows.to_series().is_first_distinct()
+            tables[kind] = rows if first.all() else rows.filter(first)
+        if sum(table.height for table in tables.values()) > _MOST_ROWS:
+            used = pl.concat(self._used).implode()
+            for kind in ("snapshot", "pair"):
+                tables[kind] = tables[kind].filter(pl.col("key").is_in(used))
         try:
-            cache_file.write(self.path, rows)
+            cache_file.write(self.path, tables)
         except (OutputError, OSError) as error:
             reason = error.message if isinstance(error, SmdlensError) else str(error)
             return f"the measurement cache {reason}"
         return ""
-
-
-def _states(rows: pl.DataFrame) -> dict[str, tuple[FileState, str]]:
-    files = rows.filter(pl.col("kind") == "file").select(
-        "path", "size", "mtime_ns", "ctime_ns", "inode", "key"
-    )
-    # The latest comes first, so it is written last.
-    return {r[0]: (FileState(r[1], r[2], r[3], r[4]), r[5]) for r in reversed(files.rows())}
-
-
-def _by_key(rows: pl.DataFrame, kind: str, column: str) -> dict[str, Any]:
-    return dict(rows.filter(pl.col("kind") == kind).select("key", column).rows())
 
 
 def _same(path: str, state: FileState) -> bool:

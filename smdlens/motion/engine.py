@@ -14,11 +14,11 @@ from smdlens.motion.batches import batches
 from smdlens.motion.cache import MeasurementCache
 from smdlens.motion.device import Device, choose_device
 from smdlens.motion.files import FilePool
-from smdlens.motion.known import Known, Part
+from smdlens.motion.known import Known
 from smdlens.motion.lag_sample import lag_angles, slots_of
 from smdlens.motion.plan import Task
 from smdlens.motion.records import Motion, ReadCost
-from smdlens.motion.select import select
+from smdlens.motion.select import Part, select
 from smdlens.motion.statistics import norm_statistics
 from smdlens.motion.sums import TaskSums, TensorSums, quiet, sums_for
 from smdlens.motion.tables import RowMaker, Rows, Tables

@@ -1,52 +1,27 @@
-"""What of a run is known from the cache, what is left to measure, and both as one table again."""
+"""What of a run is known from the cache, what is left to measure, and both as one table again.
+
+Rows are counted tensor by tensor in file order: row `place` of a table with `count` rows for each
+tensor is row place % count of tensor place // count.
+"""
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 
+import numpy as np
 import polars as pl
+from numpy.typing import NDArray
 
 from smdlens.hyper.records import HyperParameters
 from smdlens.motion.cache import MeasurementCache
 from smdlens.motion.device import Device
 from smdlens.motion.records import PAIR_SCHEMA, SAMPLED_SCHEMA
-from smdlens.motion.row_keys import RowKeys, row_keys
-from smdlens.motion.select import Selected
+from smdlens.motion.row_keys import row_keys
+from smdlens.motion.select import Part, Selected
+from smdlens.motion.tables import pair_head, snapshot_head
 from smdlens.snapshots.records import SnapshotSeries
 
-
-@dataclass(frozen=True, slots=True)
-class Part:
-    """A tensor through some of the run's snapshots, the first of them number `first`."""
-
-    selected: Selected
-    first: int
-
-
-@dataclass(frozen=True, slots=True)
-class _Table:
-    """One of the two motion tables: how it is called in the cache, and what names a row."""
-
-    kind: str
-    schema: dict[str, pl.DataType]
-    index: str
-    places: tuple[str, ...]
-
-    @property
-    def values(self) -> list[str]:
-        """The columns that are sums."""
-        return [name for name in self.schema if name not in ("tensor", *self.places)]
-
-
-_SNAPSHOTS = _Table("snapshot", SAMPLED_SCHEMA, "snapshot", ("snapshot", "step"))
-_PAIRS = _Table(
-    "pair",
-    PAIR_SCHEMA,
-    "snapshot_from",
-    ("snapshot_from", "snapshot_to", "step_from", "step_to"),
-)
+Flags = NDArray[np.bool_]
 
 
 class Known:
@@ -69,48 +44,33 @@ class Known:
         cache: MeasurementCache,
     ) -> None:
         self._chosen = chosen
+        self._steps = np.array(series.steps, dtype=np.int64)
         self._cache = cache
-        keys = [
-            row_keys(each, series.snapshots, hyper.epsilon, device, cache.fingerprint)
-            for each in chosen
-        ]
-        names = [each.symmetry.name for each in chosen]
-        steps = series.steps
-        self._wanted = {
-            _SNAPSHOTS.kind: _wanted_snapshots(names, keys, steps),
-            _PAIRS.kind: _wanted_pairs(names, keys, steps),
-        }
-        self._found = {
-            table.kind: self._wanted[table.kind].join(
-                cache.find(table.kind, self._wanted[table.kind].get_column("key")).select(
-                    "key", *table.values
-                ),
-                on="key",
-                how="inner",
-            )
-            for table in (_SNAPSHOTS, _PAIRS)
-        }
+        at: list[str] = []
+        between: list[str] = []
+        for each in chosen:
+            own = row_keys(each, series.snapshots, hyper.epsilon, device, cache.fingerprint)
+            at += own.snapshots
+            between += own.pairs
+        self._keys = {"snapshot": _series(at), "pair": _series(between)}
+        self._found = {kind: cache.find(kind, keys) for kind, keys in self._keys.items()}
+        # Snapshots that are new, and both ends of pairs that are: [tensors, snapshots].
+        wanted, pairs = (~self._flags(kind) for kind in ("snapshot", "pair"))
+        wanted[:, :-1] |= pairs
+        wanted[:, 1:] |= pairs
+        self._missing = wanted
 
     @property
     def share(self) -> float:
         """Share of the rows that are known, 0 to 1."""
-        wanted = sum(frame.height for frame in self._wanted.values())
+        wanted = sum(len(keys) for keys in self._keys.values())
         return sum(frame.height for frame in self._found.values()) / wanted
 
     def missing(self) -> Iterator[Part]:
-        """What is left to measure: snapshots that are new, and both ends of pairs that are."""
-        places: dict[str, set[int]] = {}
-        for table in (_SNAPSHOTS, _PAIRS):
-            left = self._wanted[table.kind].join(
-                self._found[table.kind], on=["tensor", table.index], how="anti"
-            )
-            for name, index in left.select("tensor", table.index).rows():
-                at = places.setdefault(name, set())
-                at |= {index, index + 1} if table is _PAIRS else {index}
-        for selected in self._chosen:
-            for first, last in _runs(sorted(places.get(selected.symmetry.name, ()))):
-                plan = selected.plan.window(first, last)
-                yield Part(dataclasses.replace(selected, plan=plan), first)
+        """What is left to measure, in file order."""
+        for selected, wanted in zip(self._chosen, self._missing, strict=True):
+            for first, last in _runs(np.flatnonzero(wanted).tolist()):
+                yield selected.part(first, last)
 
     def completed(
         self, snapshots: pl.DataFrame, pairs: pl.DataFrame
@@ -118,57 +78,52 @@ class Known:
         """Both tables, whole and in order; what was measured goes into the cache.
 
         Args:
-            snapshots: Measured rows with `SAMPLED_SCHEMA`.
-            pairs: Measured rows with `PAIR_SCHEMA`.
+            snapshots: Rows with `SAMPLED_SCHEMA` of the `missing` parts, in their order.
+            pairs: The same with `PAIR_SCHEMA`.
         """
-        return self._complete(_SNAPSHOTS, snapshots), self._complete(_PAIRS, pairs)
+        at = self._missing
+        return (
+            self._complete("snapshot", snapshots, at),
+            self._complete("pair", pairs, at[:, :-1] & at[:, 1:]),
+        )
 
-    def _complete(self, table: _Table, measured: pl.DataFrame) -> pl.DataFrame:
-        found, names = self._found[table.kind], ["tensor", table.index]
-        wanted = self._wanted[table.kind]
-        fresh = wanted.join(
-            measured.select("tensor", table.index, *table.values), on=names, how="inner"
-        ).join(found, on=names, how="anti")
-        self._cache.add(table.kind, fresh.drop("place"))
-        columns = ["place", *table.schema]
-        whole = pl.concat([found.select(columns), fresh.select(columns)]).sort("place")
-        return whole.select(list(table.schema))
+    def _complete(self, kind: str, measured: pl.DataFrame, at: Flags) -> pl.DataFrame:
+        place = np.flatnonzero(at).astype(np.uint32)
+        fresh = measured.with_columns(self._keys[kind].gather(place), place=place)
+        found = self._named(kind)
+        if not found.is_empty():
+            # Some were measured only for the sake of a neighbour.
+            fresh = fresh.filter(~self._flags(kind).ravel()[place])
+        self._cache.add(kind, fresh)
+        whole = pl.concat([found, fresh.select(found.columns)])
+        # Mostly all or nothing is known, and in order as it is.
+        ordered = whole if whole["place"].is_sorted() else whole.sort("place")
+        return ordered.drop("place")
 
+    def _named(self, kind: str) -> pl.DataFrame:
+        """The known rows with the tensors and steps of this analysis."""
+        found = self._found[kind]
+        schema, head_of = (
+            (SAMPLED_SCHEMA, snapshot_head) if kind == "snapshot" else (PAIR_SCHEMA, pair_head)
+        )
+        tensor, at = np.divmod(found["place"].to_numpy(), self._count(kind))
+        names = pl.Series([each.symmetry.name for each in self._chosen]).gather(tensor)
+        head = pl.DataFrame(head_of(names, at.astype(np.int64), self._steps))
+        return found.with_columns(head).select("place", *schema)
 
-def _wanted_snapshots(
-    names: Sequence[str], keys: Sequence[RowKeys], steps: tuple[int, ...]
-) -> pl.DataFrame:
-    count = len(steps)
-    return _wanted(
-        {
-            "tensor": [name for name in names for _ in range(count)],
-            "snapshot": list(range(count)) * len(names),
-            "step": list(steps) * len(names),
-            "key": [key for each in keys for key in each.snapshots],
-        }
-    )
+    def _flags(self, kind: str) -> Flags:
+        """Which rows are known, [tensors, rows of one]."""
+        flags = np.zeros(len(self._keys[kind]), dtype=np.bool_)
+        flags[self._found[kind]["place"].to_numpy()] = True
+        return flags.reshape(len(self._chosen), self._count(kind))
 
-
-def _wanted_pairs(
-    names: Sequence[str], keys: Sequence[RowKeys], steps: tuple[int, ...]
-) -> pl.DataFrame:
-    count = len(steps) - 1
-    return _wanted(
-        {
-            "tensor": [name for name in names for _ in range(count)],
-            "snapshot_from": list(range(count)) * len(names),
-            "snapshot_to": list(range(1, count + 1)) * len(names),
-            "step_from": list(steps[:-1]) * len(names),
-            "step_to": list(steps[1:]) * len(names),
-            "key": [key for each in keys for key in each.pairs],
-        }
-    )
+    def _count(self, kind: str) -> int:
+        """Rows of one tensor."""
+        return len(self._steps) - (kind == "pair")
 
 
-def _wanted(columns: dict[str, list[str] | list[int]]) -> pl.DataFrame:
-    schema = {**SAMPLED_SCHEMA, **PAIR_SCHEMA, "key": pl.String()}
-    frame = pl.DataFrame(columns, schema={name: schema[name] for name in columns})
-    return frame.with_row_index("place")
+def _series(keys: list[str]) -> pl.Series:
+    return pl.Series("key", keys, dtype=pl.String)
 
 
 def _runs(indices: Sequence[int]) -> Iterator[tuple[int, int]]:

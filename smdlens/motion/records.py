@@ -80,6 +80,10 @@ PAIR_SCHEMA: dict[str, pl.DataType] = {
     "eps_fraction": pl.Float64(),  # weighted mean of f, weights |w_c|^2
 }
 
+# The columns that are sums: those behind the names and numbers of what they belong to.
+SNAPSHOT_VALUES = tuple(SNAPSHOT_SCHEMA)[3:]
+PAIR_VALUES = tuple(PAIR_SCHEMA)[5:]
+
 # One row per (invariant tensor, any two of at most 64 snapshots), on request.
 ANGLE_SCHEMA: dict[str, pl.DataType] = {
     "tensor": pl.String(),

@@ -12,16 +12,13 @@ from numpy.typing import NDArray
 from smdlens.motion.chord import ChordSums
 from smdlens.motion.leak import LEAK_COLUMNS
 from smdlens.motion.quantiles import Pieces, unit_gradient_quantiles
-from smdlens.motion.records import PAIR_SCHEMA, SNAPSHOT_SCHEMA
+from smdlens.motion.records import PAIR_VALUES, SNAPSHOT_VALUES
 from smdlens.motion.select import Selected
 from smdlens.motion.sums import PairSum, SnapshotSum, TensorSums
 from smdlens.theory.angles import rounding_floor
 from smdlens.vocabulary import Role
 
 Float = NDArray[np.float64]
-# The columns that are sums: those behind the names and numbers of what they belong to.
-SNAPSHOT_VALUES = tuple(SNAPSHOT_SCHEMA)[3:]
-PAIR_VALUES = tuple(PAIR_SCHEMA)[5:]
 _SNAPSHOT_AT = {name: place for place, name in enumerate(SNAPSHOT_VALUES)}
 _PAIR_AT = {name: place for place, name in enumerate(PAIR_VALUES)}
 _MOMENTUM = {"wv": SnapshotSum.WV, "v2": SnapshotSum.V2}

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from smdlens.hyper.records import HyperParameters
 from smdlens.motion.lag_sample import MOST_ROWS
@@ -31,6 +31,20 @@ class Selected:
     symmetry: TensorSymmetry
     plan: TensorPlan
     sampled: bool = False
+
+    def part(self, first: int, last: int) -> Part:
+        """The same through snapshots first..last."""
+        if last - first + 1 == len(self.plan.snapshots):
+            return Part(self, first)
+        return Part(replace(self, plan=self.plan.window(first, last)), first)
+
+
+@dataclass(frozen=True, slots=True)
+class Part:
+    """A tensor through some of the run's snapshots, the first of them number `first`."""
+
+    selected: Selected
+    first: int
 
 
 def select(

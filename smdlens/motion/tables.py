@@ -11,16 +11,16 @@ from numpy.typing import NDArray
 
 from smdlens.hyper.records import HyperParameters
 from smdlens.motion.files import FilePool
-from smdlens.motion.known import Part
 from smdlens.motion.leak import leak_sums, norm_values
-from smdlens.motion.records import PAIR_SCHEMA, SAMPLED_SCHEMA
-from smdlens.motion.rows import PAIR_VALUES, SNAPSHOT_VALUES, pair_values, snapshot_values
-from smdlens.motion.select import Selected
+from smdlens.motion.records import PAIR_SCHEMA, PAIR_VALUES, SAMPLED_SCHEMA, SNAPSHOT_VALUES
+from smdlens.motion.rows import pair_values, snapshot_values
+from smdlens.motion.select import Part, Selected
 from smdlens.motion.sums import TensorSums, quiet
 from smdlens.snapshots.records import Snapshot, SnapshotSeries
 
 Float = NDArray[np.float64]
-Head = dict[str, pl.Series | NDArray[np.int64]]
+Places = NDArray[np.int64]
+Head = dict[str, pl.Series | Places]
 
 # Rows are kept as they come until there are enough for a frame of their own.
 _LOOSE_TENSORS = 1024
@@ -118,19 +118,33 @@ class Tables:
 
     def _pack(self) -> None:
         rows, steps = self._loose, self._steps
-        names, at = _places(rows, rows.snapshots)
-        head: Head = {"tensor": names, "snapshot": at, "step": steps[at]}
+        head = snapshot_head(*_places(rows, rows.snapshots), steps)
         head["sample"] = _lists(rows.samples, rows.snapshots)
         frame = _frame(head, SNAPSHOT_VALUES, rows.snapshots, SAMPLED_SCHEMA)
         self._snapshots.append(frame.select(list(SAMPLED_SCHEMA)))
-        names, at = _places(rows, rows.pairs)
-        head = {"tensor": names, "snapshot_from": at, "snapshot_to": at + 1}
-        head |= {"step_from": steps[at], "step_to": steps[at + 1]}
+        head = pair_head(*_places(rows, rows.pairs), steps)
         self._pairs.append(_frame(head, PAIR_VALUES, rows.pairs, PAIR_SCHEMA))
         self._loose = Rows()
 
 
-def _places(rows: Rows, values: list[Float]) -> tuple[pl.Series, NDArray[np.int64]]:
+def snapshot_head(names: pl.Series, at: Places, steps: Places) -> Head:
+    """What names a row of the table of snapshots.
+
+    Args:
+        names: The tensor of each row.
+        at: Its snapshot.
+        steps: Steps of the run's snapshots.
+    """
+    return {"tensor": names, "snapshot": at, "step": steps[at]}
+
+
+def pair_head(names: pl.Series, at: Places, steps: Places) -> Head:
+    """What names a row of the table of pairs; `at` is where each starts, else as above."""
+    ends = {"snapshot_from": at, "snapshot_to": at + 1}
+    return {"tensor": names, **ends, "step_from": steps[at], "step_to": steps[at + 1]}
+
+
+def _places(rows: Rows, values: list[Float]) -> tuple[pl.Series, Places]:
     """The tensor and the snapshot that each row belongs to."""
     counts = [len(each) for each in values]
     names = pl.Series(rows.tensors).gather(np.repeat(np.arange(len(counts)), counts))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 import os
 import subprocess
 import sys
@@ -78,7 +77,7 @@ def test_a_second_analysis_reads_no_weights(tmp_path: Path) -> None:
     assert "100% known" in warm.cost.note
     assert_equal(cold, plain)
     assert_equal(warm, plain)
-    assert cache_file.read(only_file(tmp_path / "cache")).height > 0
+    assert cache_file.read(only_file(tmp_path / "cache"))["pair"].height > 0
 
 
 def test_the_second_analysis_does_not_even_open_a_file_for_its_fingerprint(
@@ -266,25 +265,26 @@ def test_a_cache_with_other_numbers_or_columns_is_not_believed(tmp_path: Path) -
     series = run_of(tmp_path / "run", (1, 2, 3))
     cold = run(series, tmp_path / "cache")
     path = only_file(tmp_path / "cache")
-    frame, seal = cache_file.read(path), path.read_bytes()[: cache_file.SEAL_BYTES]
+    tables = cache_file.read(path)
+    pairs = tables["pair"]
+    whole, doubled = (
+        b"".join(cache_file.packed(tables | {"pair": table}))
+        for table in (pairs, pairs.with_columns(pl.col("chord2") * 2))
+    )
     foreign = [
-        (frame.with_columns(pl.col("w2") * 2), seal),
-        (frame, b""),
-        *(
-            (other, None)
-            for other in (
-                frame.drop("chord2"),
-                frame.rename({"chord2": "chord3"}),
-                frame.with_columns(pl.col("nonfinite").cast(pl.Int32)),
-                pl.DataFrame({"a": [1]}),
-            )
-        ),
+        pairs.drop("chord2"),
+        pairs.rename({"chord2": "chord3"}),
+        pairs.with_columns(pl.col("chord2").cast(pl.Float32)),
+        pl.DataFrame({"a": [1]}),
     ]
-    for table, mark in foreign:
-        buffer = io.BytesIO()
-        table.write_parquet(buffer)
-        content = buffer.getvalue()
-        path.write_bytes((cache_file._seal(content) if mark is None else mark) + content)
+    for content in (
+        whole[:32] + doubled[32:],
+        whole[32:],
+        whole[:-1],
+        *(b"".join(cache_file.packed(tables | {"pair": table})) for table in foreign),
+    ):
+        assert content != whole
+        path.write_bytes(content)
         again = run(series, tmp_path / "cache")
         assert again.cost.bytes_read == cold.cost.bytes_read
         assert_equal(again, cold)
@@ -302,14 +302,14 @@ from smdlens.motion import cache_file
 path = Path({str(path)!r})
 whole = path.read_bytes()
 right = cache_file.read(path)
-assert right.height > 0
+assert right["pair"].height > 0
 random.seed(1)
 for _ in range(150):
     content = bytearray(whole)
     content[random.randrange(len(content))] ^= 1 << random.randrange(8)
     path.write_bytes(content)
     found = cache_file.read(path)
-    assert found.is_empty() or found.equals(right)
+    assert all(table.is_empty() or table.equals(right[kind]) for kind, table in found.items())
 """
     subprocess.run([sys.executable, "-c", program], check=True, capture_output=True, timeout=120)
 
