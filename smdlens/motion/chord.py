@@ -73,6 +73,10 @@ class ChordSums:
         """The sums of some channels of [pairs, channels], as views."""
         return ChordSums(*(getattr(self, name)[:, channels] for name in self.__slots__))
 
+    def take(self, channels: NDArray[np.intp]) -> ChordSums:
+        """The sums of some channels of [pairs, channels], as [pairs, *channels.shape]."""
+        return ChordSums(*(np.take(getattr(self, name), channels, 1) for name in self.__slots__))
+
     def add_at(self, channel: int, other: ChordSums) -> None:
         """Merge `other` [pairs, channels] into the channels from `channel` on, in place."""
         where = slice(channel, channel + other.aa.shape[1])

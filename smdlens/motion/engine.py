@@ -15,13 +15,14 @@ from smdlens.motion.cache import MeasurementCache
 from smdlens.motion.device import Device, choose_device
 from smdlens.motion.files import FilePool
 from smdlens.motion.known import Known
-from smdlens.motion.lag_sample import lag_angles, slots_of
+from smdlens.motion.lag_sample import lag_angles
 from smdlens.motion.plan import Task
 from smdlens.motion.records import Motion, ReadCost
 from smdlens.motion.select import Part, select
 from smdlens.motion.statistics import norm_statistics
 from smdlens.motion.sums import TaskSums, TensorSums, quiet, sums_for
-from smdlens.motion.tables import RowMaker, Rows, Tables
+from smdlens.motion.row_maker import RowMaker, Rows
+from smdlens.motion.tables import Tables
 from smdlens.motion.walk import run_task
 from smdlens.motion.workers import available_cores, in_order, worth_processes
 from smdlens.motion.workspace import Workspace
@@ -142,7 +143,7 @@ def _measured(
         for piece in done:
             index = piece.tensor if isinstance(piece, _Piece) else None
             if current is not None and current[0] != index:
-                yield maker.rows(parts[current[0]], current[1])
+                yield maker.rows([parts[current[0]]], current[1])
                 current = None
             if isinstance(piece, Rows):
                 yield piece
@@ -157,7 +158,7 @@ def _measured(
         if progress is not None:
             progress(done_bytes, total_bytes)
     if current is not None:
-        yield maker.rows(parts[current[0]], current[1])
+        yield maker.rows([parts[current[0]]], current[1])
 
 
 @dataclass(frozen=True, slots=True)
@@ -179,26 +180,8 @@ class _Work:
         done: list[Rows | _Piece] = []
         for task in batch:
             part = run_task(task, space)
-            if not task.is_whole:
+            if task.is_whole:
+                done.append(self.maker.rows([self.parts[k] for k in task.tensors], part.sums))
+            else:
                 done.append(_Piece(task.tensors[0], part))
-                continue
-            for tensor, sums in self._apart(task, part.sums):
-                rows = self.maker.rows(self.parts[tensor], sums)
-                if done and isinstance(done[-1], Rows):
-                    done[-1].extend(rows)
-                else:
-                    done.append(rows)
         return done
-
-    def _apart(self, task: Task, sums: TensorSums) -> Iterator[tuple[int, TensorSums]]:
-        """The sums of each tensor of a task that measured all of one or several."""
-        if task.plan.joined is None:
-            yield task.tensors[0], sums
-            return
-        starts = task.plan.joined.owners
-        stops = *starts[1:], task.plan.joined.channels
-        slot = 0
-        for index, tensor in enumerate(task.tensors):
-            first, slot = slot, slot + slots_of(self.parts[tensor].selected.plan.numel)
-            channels, slots = slice(starts[index], stops[index]), slice(first, slot)
-            yield tensor, sums.of(index, channels, slots)

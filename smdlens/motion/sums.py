@@ -5,6 +5,7 @@ All arrays are float64 with one row per snapshot (S) or pair of neighbours (P = 
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import IntEnum
 
@@ -124,18 +125,25 @@ class TensorSums:
         np.minimum(self.s_range[..., 0], part.s_range[..., 0], out=self.s_range[..., 0])
         np.maximum(self.s_range[..., 1], part.s_range[..., 1], out=self.s_range[..., 1])
 
-    def of(self, tensor: int, channels: slice, slots: slice) -> TensorSums:
-        """The sums of one of several tensors, as views."""
-        one = slice(tensor, tensor + 1)
+    def of(self, tensors: Sequence[int], channels: NDArray[np.intp]) -> TensorSums:
+        """The sums of some of several tensors that have as many channels, without the sample.
+
+        Args:
+            tensors: Which, M of them.
+            channels: Where their channels lie, [M, channels of one].
+
+        Returns:
+            The same with the last axis split: w2 is [S, M, channels of one].
+        """
         return TensorSums(
-            self.w2[:, channels],
-            self.snapshot[:, one],
-            None,
-            self.chord.of(channels),
-            self.pair[:, one],
-            self.s_range[:, one],
-            self.sample[:, slots],
-            self.grad2[:, channels],
+            np.take(self.w2, channels, 1),
+            np.take(self.snapshot, tensors, 1),
+            self.clock,
+            self.chord.take(channels),
+            np.take(self.pair, tensors, 1),
+            np.take(self.s_range, tensors, 1),
+            self.sample[:, :0],
+            np.take(self.grad2, channels, 1),
         )
 
 

@@ -1,94 +1,23 @@
-"""The two motion tables as they grow, and the rows of one tensor from its sums."""
+"""The two motion tables as they grow."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
 from itertools import groupby
 
 import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
-from smdlens.hyper.records import HyperParameters
-from smdlens.motion.files import FilePool
-from smdlens.motion.leak import leak_sums, norm_values
+from smdlens.motion.columns import Columns
 from smdlens.motion.records import PAIR_SCHEMA, PAIR_VALUES, SAMPLED_SCHEMA, SNAPSHOT_VALUES
-from smdlens.motion.rows import pair_values, snapshot_values
-from smdlens.motion.select import Part, Selected
-from smdlens.motion.sums import TensorSums, quiet
-from smdlens.snapshots.records import Snapshot, SnapshotSeries
+from smdlens.motion.row_maker import Rows
 
 Float = NDArray[np.float64]
 Places = NDArray[np.int64]
 Head = dict[str, pl.Series | Places]
 
-# Rows are kept as they come until there are enough for a frame of their own.
+# Rows are kept as they come until there are enough to cut them into columns.
 _LOOSE_TENSORS = 1024
-
-
-@dataclass(slots=True)
-class Rows:
-    """Rows of some tensors, one after another; what a worker hands back, so it must pickle.
-
-    Attributes:
-        tensors: Their names.
-        first: Index of the first snapshot of each.
-        snapshots: [S, columns] of each, `SNAPSHOT_VALUES`.
-        samples: [S, kept weights] of each, None where none are kept.
-        pairs: [S - 1, columns] of each, `PAIR_VALUES`.
-    """
-
-    tensors: list[str] = field(default_factory=list)
-    first: list[int] = field(default_factory=list)
-    snapshots: list[Float] = field(default_factory=list)
-    samples: list[Float | None] = field(default_factory=list)
-    pairs: list[Float] = field(default_factory=list)
-
-    def extend(self, other: Rows) -> None:
-        """Append another's rows."""
-        self.tensors += other.tensors
-        self.first += other.first
-        self.snapshots += other.snapshots
-        self.samples += other.samples
-        self.pairs += other.pairs
-
-
-class RowMaker:
-    """Turns the sums of one tensor into its rows; per-channel sums end here.
-
-    Args:
-        series: The run.
-        hyper: Its hyper-parameters, for the normalisation's epsilon.
-        pool: Open files, for the normalisation's variance.
-    """
-
-    def __init__(self, series: SnapshotSeries, hyper: HyperParameters, pool: FilePool) -> None:
-        self._snapshots = series.snapshots
-        self._epsilon = hyper.epsilon
-        self._pool = pool
-
-    def rows(self, part: Part, sums: TensorSums) -> Rows:
-        """The rows of one tensor through the snapshots of a part."""
-        selected, first = part.selected, part.first
-        window = self._snapshots[first : first + len(sums.w2)]
-        with quiet():
-            leak = self._leak(selected, window, sums.w2)
-            snapshots, pairs = snapshot_values(selected, sums), pair_values(selected, sums, leak)
-        sample = sums.sample.copy() if selected.sampled else None
-        return Rows([selected.symmetry.name], [first], [snapshots], [sample], [pairs])
-
-    def _leak(self, selected: Selected, snapshots: tuple[Snapshot, ...], w2: Float) -> Float | None:
-        norm = selected.symmetry.norm
-        if norm is None or norm.running_var is None or len(w2) < 2:
-            return None
-        channels = w2.shape[1]
-        ends = [norm_values(s, norm, channels, self._pool) for s in snapshots]
-        return np.array(
-            [
-                leak_sums(ends[i], ends[i + 1], w2[i], w2[i + 1], self._epsilon)
-                for i in range(len(w2) - 1)
-            ]
-        )
 
 
 class Tables:
@@ -100,31 +29,51 @@ class Tables:
 
     def __init__(self, steps: tuple[int, ...]) -> None:
         self._steps = np.array(steps, dtype=np.int64)
-        self._snapshots = [pl.DataFrame(schema=SAMPLED_SCHEMA)]
-        self._pairs = [pl.DataFrame(schema=PAIR_SCHEMA)]
-        self._loose = Rows()
+        self._tensors: list[str] = []
+        self._first: list[int] = []
+        self._counts: list[int] = []
+        self._samples = [pl.Series("sample", [], dtype=SAMPLED_SCHEMA["sample"])]
+        self._snapshots = Columns(SNAPSHOT_VALUES)
+        self._pairs = Columns(PAIR_VALUES)
+        self._loose: list[Rows] = []
+        self._packed = 0
 
     def add(self, rows: Rows) -> None:
         """Append the rows of the next tensors."""
-        self._loose.extend(rows)
-        if len(self._loose.tensors) >= _LOOSE_TENSORS:
+        self._tensors += rows.tensors
+        self._first += rows.first
+        self._counts += rows.counts
+        self._loose.append(rows)
+        if len(self._tensors) - self._packed >= _LOOSE_TENSORS:
             self._pack()
 
     def frames(self) -> tuple[pl.DataFrame, pl.DataFrame]:
-        """Frames with `SAMPLED_SCHEMA` and `PAIR_SCHEMA`."""
-        if self._loose.tensors:
+        """Frames with `SAMPLED_SCHEMA` and `PAIR_SCHEMA`; nothing is left here."""
+        if self._loose:
             self._pack()
-        return pl.concat(self._snapshots), pl.concat(self._pairs)
+        head = snapshot_head(*self._places(0), self._steps)
+        head["sample"] = pl.concat(self._samples, rechunk=True)
+        pair = pair_head(*self._places(1), self._steps)
+        return (
+            _frame(head, self._snapshots.taken(), SAMPLED_SCHEMA),
+            _frame(pair, self._pairs.taken(), PAIR_SCHEMA),
+        )
 
     def _pack(self) -> None:
-        rows, steps = self._loose, self._steps
-        head = snapshot_head(*_places(rows, rows.snapshots), steps)
-        head["sample"] = _lists(rows.samples, rows.snapshots)
-        frame = _frame(head, SNAPSHOT_VALUES, rows.snapshots, SAMPLED_SCHEMA)
-        self._snapshots.append(frame.select(list(SAMPLED_SCHEMA)))
-        head = pair_head(*_places(rows, rows.pairs), steps)
-        self._pairs.append(_frame(head, PAIR_VALUES, rows.pairs, PAIR_SCHEMA))
-        self._loose = Rows()
+        rows = Rows.joined(self._loose)
+        self._samples.append(_lists(rows.samples, rows.counts))
+        self._snapshots.add(rows.snapshots)
+        self._pairs.add(rows.pairs)
+        self._loose = []
+        self._packed = len(self._tensors)
+
+    def _places(self, fewer: int) -> tuple[pl.Series, Places]:
+        """The tensor and the snapshot that each row belongs to, `fewer` than snapshots."""
+        counts = np.array(self._counts, dtype=np.int64) - fewer
+        tensors = np.repeat(np.arange(len(counts)), counts)
+        within = np.arange(len(tensors)) - np.repeat(np.cumsum(counts) - counts, counts)
+        names = pl.Series(self._tensors, dtype=pl.String).gather(tensors)
+        return names, np.repeat(np.array(self._first, dtype=np.int64), counts) + within
 
 
 def snapshot_head(names: pl.Series, at: Places, steps: Places) -> Head:
@@ -144,21 +93,13 @@ def pair_head(names: pl.Series, at: Places, steps: Places) -> Head:
     return {"tensor": names, **ends, "step_from": steps[at], "step_to": steps[at + 1]}
 
 
-def _places(rows: Rows, values: list[Float]) -> tuple[pl.Series, Places]:
-    """The tensor and the snapshot that each row belongs to."""
-    counts = [len(each) for each in values]
-    names = pl.Series(rows.tensors).gather(np.repeat(np.arange(len(counts)), counts))
-    at = [np.arange(first, first + n) for first, n in zip(rows.first, counts, strict=True)]
-    return names, np.concatenate(at)
-
-
-def _lists(samples: list[Float | None], values: list[Float]) -> pl.Series:
+def _lists(samples: list[Float | None], counts: list[int]) -> pl.Series:
     """The kept weights as one list for each row; null where none are kept."""
     kind = SAMPLED_SCHEMA["sample"]
     pieces: list[pl.Series] = []
-    for width, run in groupby(zip(samples, values, strict=True), _width):
+    for width, run in groupby(zip(samples, counts, strict=True), _width):
         if width is None:
-            count = sum(len(rows) for _, rows in run)
+            count = sum(count for _, count in run)
             pieces.append(pl.Series([None], dtype=kind).new_from_index(0, count))
         else:
             kept = np.concatenate([kept for kept, _ in run if kept is not None])
@@ -166,18 +107,10 @@ def _lists(samples: list[Float | None], values: list[Float]) -> pl.Series:
     return pl.concat(pieces, rechunk=True)
 
 
-def _width(rows: tuple[Float | None, Float]) -> int | None:
-    kept, _ = rows
+def _width(each: tuple[Float | None, int]) -> int | None:
+    kept, _ = each
     return None if kept is None else kept.shape[1]
 
 
-def _frame(
-    head: Head,
-    names: tuple[str, ...],
-    values: list[Float],
-    schema: dict[str, pl.DataType],
-) -> pl.DataFrame:
-    table = np.concatenate(values)
-    table[~np.isfinite(table)] = np.nan
-    columns = {name: pl.Series(table[:, k], nan_to_null=True) for k, name in enumerate(names)}
-    return pl.DataFrame({**head, **columns}).cast(pl.Schema(schema))
+def _frame(head: Head, values: dict[str, pl.Series], schema: dict[str, pl.DataType]) -> pl.DataFrame:
+    return pl.DataFrame({**head, **values}).select(list(schema)).cast(pl.Schema(schema))

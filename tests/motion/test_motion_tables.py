@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 
+import numpy as np
+import polars as pl
 from motion_helpers import Saved, groups_of, hyper_of, symmetry_of, write_series
 from test_motion_measure import walk
 
+from smdlens.motion.columns import Columns
 from smdlens.motion.engine import measure
 
 
@@ -23,3 +27,19 @@ def test_rows_carry_their_snapshots_and_steps(tmp_path: Path) -> None:
         expected = [(n, k, k + 1, steps[k], steps[k + 1]) for n in shapes for k in range(3)]
         wanted = expected if frame is motion.pairs else expected[::3]
         assert frame.select(columns).rows() == wanted
+
+
+def test_columns_hold_what_rows_did() -> None:
+    g = np.random.default_rng(0)
+    parts = [g.normal(size=(rows, 4)) for rows in (3, 1, 5)]
+    for part in parts:
+        part[:, 2] = np.nan
+        part[g.random(part.shape) < 0.3] = np.inf
+    parts[1][:] = -np.inf
+    columns = Columns(("a", "b", "c", "d"))
+    for part in parts:
+        columns.add(part)
+    found = pl.DataFrame(columns.taken())
+    expected = [[x if math.isfinite(x) else None for x in row] for row in np.vstack(parts).tolist()]
+    assert found.rows() == [tuple(row) for row in expected]
+    assert found.schema == dict.fromkeys("abcd", pl.Float64())
