@@ -72,24 +72,15 @@ def _kind(plan: TensorPlan) -> object:
     """What tensors that are measured as one block have in common; None for one on its own."""
     if plan.clock or plan.gathered or plan.layout.outer != 1:
         return None
-    recipes = tuple(
+    formats = tuple(
         (
-            _number_format(snapshot.weights),
-            snapshot.momentum and _number_format(snapshot.momentum),
-            snapshot.adam
-            and replace(
-                snapshot.adam,
-                first=_number_format(snapshot.adam.first),
-                second=_number_format(snapshot.adam.second),
-            ),
+            snapshot.adam and (snapshot.adam.bias1, snapshot.adam.bias2, snapshot.adam.eps),
+            snapshot.momentum is None,
+            *((source.dtype, source.scale) for source in snapshot.sources()),
         )
         for snapshot in plan.snapshots
     )
-    return recipes, plan.gradients
-
-
-def _number_format(source: Source) -> Source:
-    return Source((), source.dtype, scale=source.scale)
+    return formats, plan.gradients
 
 
 def join(plans: Sequence[TensorPlan]) -> TensorPlan:
@@ -140,7 +131,7 @@ def _source(parts: Sequence[Source]) -> Source:
             extents[-1] = Extent(last.path, last.offset, last.nbytes + extent.nbytes)
         else:
             extents.append(extent)
-    return Source(tuple(extents), parts[0].dtype, scale=parts[0].scale)
+    return replace(parts[0], extents=tuple(extents))
 
 
 def _meet(first: Extent, second: Extent) -> bool:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import lru_cache
 
 
 @dataclass(frozen=True, slots=True)
@@ -135,6 +136,7 @@ def storage_order(
     return order
 
 
+@lru_cache
 def layout_of(shape: tuple[int, ...], order: tuple[int, ...], axis: int | None) -> Layout:
     """The layout of a dense tensor.
 

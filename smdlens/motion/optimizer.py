@@ -50,12 +50,14 @@ def adam_moments(
     first, second = slots.get(Slot.FIRST_MOMENT), slots.get(Slot.SECOND_MOMENT)
     if hyper.optimizer.amsgrad is not False:
         second = slots.get(Slot.MAX_SECOND_MOMENT, second)
+    if first is None or second is None:
+        return None
     group = hyper.group_of(name)
     betas = (group.betas if group else None) or hyper.optimizer.betas
     updates = snapshot.optimizer.updates.get(name) if snapshot.optimizer else None
     if updates is None and series.axis == "steps":
         updates = snapshot.step
-    if first is None or second is None or betas is None or not updates or updates < 1:
+    if betas is None or not updates or updates < 1:
         return None
     bias1, bias2 = 1 - betas[0] ** updates, 1 - betas[1] ** updates
     if not (0 < bias1 <= 1 and 0 < bias2 <= 1):
@@ -73,9 +75,9 @@ def gradient_rule(
     or weight decay is not known. Nesterov keeps the same buffer, so it changes nothing here.
     """
     step_from, step_to = (s.step for s in series.snapshots[pair : pair + 2])
-    group = hyper.group_of(name)
     if series.axis != "steps" or step_from is None or step_to is None or step_to - step_from != 1:
         return None
+    group = hyper.group_of(name)
     if group is None:
         return None
     scheduled = float(hyper.rates(group.index, step_from, step_to)[1][0])

@@ -9,24 +9,15 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
 from smdlens.motion.layout import Block, Layout, blocks
-from smdlens.snapshots.records import DTYPE_BYTES, Extent
+from smdlens.snapshots.records import DTYPE_BYTES, Extent, TensorRef
 
 # Elements of a tensor that costs more to start than to sum; such are measured several at once.
 SMALL_TENSOR = 8192
 
 
-@dataclass(frozen=True, slots=True)
-class Source:
-    """Elements on disk in storage order, to be multiplied by `scale`.
-
-    `shape` and `strides` are given only where a gather is needed.
-    """
-
-    extents: tuple[Extent, ...]
-    dtype: str
-    shape: tuple[int, ...] = ()
-    strides: tuple[int, ...] | None = None
-    scale: float = 1.0
+# Elements on disk in storage order, to be multiplied by `scale`. It has strides only where a gather
+# is needed, and its shape matters only there.
+Source = TensorRef
 
 
 @dataclass(frozen=True, slots=True)

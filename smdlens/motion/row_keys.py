@@ -14,7 +14,7 @@ import numpy as np
 import torch
 
 from smdlens.motion.device import Device
-from smdlens.motion.plan import SnapshotSources, Source
+from smdlens.motion.plan import SnapshotSources
 from smdlens.motion.select import Selected
 from smdlens.snapshots.records import Snapshot, TensorRef
 from smdlens.vocabulary import Role, Slot
@@ -74,7 +74,7 @@ def gram_key(
 
 def content_key(ref: TensorRef, fingerprint: Fingerprint) -> str:
     """Key of the bytes of one stored tensor."""
-    return _key("content", _ref(ref, fingerprint))
+    return _key("content", _source(ref, fingerprint))
 
 
 def _recipe(selected: Selected, device: Device) -> str:
@@ -110,12 +110,13 @@ def _sources(sources: SnapshotSources, fingerprint: Fingerprint) -> object:
     )
 
 
-def _source(source: Source, fingerprint: Fingerprint) -> object:
+def _source(source: TensorRef, fingerprint: Fingerprint) -> object:
     pieces = tuple(
         (fingerprint(e.path), e.offset, e.nbytes, e.packed and astuple(e.packed))
         for e in source.extents
     )
-    return pieces, source.dtype, source.shape, source.strides, source.scale
+    gather = source.strides and (source.shape, source.strides)
+    return pieces, source.dtype, gather, source.scale
 
 
 def _norm(
@@ -125,11 +126,7 @@ def _norm(
     variance, gamma = (snapshot.tensors.get(name or "") for name in names)
     buffers = slots.get(names[1] or "", {})
     buffer = buffers.get(Slot.MOMENTUM, buffers.get(Slot.FIRST_MOMENT))
-    return tuple(ref and _ref(ref, fingerprint) for ref in (variance, gamma, buffer))
-
-
-def _ref(ref: TensorRef, fingerprint: Fingerprint) -> object:
-    return _source(Source(ref.extents, ref.dtype, ref.shape, ref.strides, ref.scale), fingerprint)
+    return tuple(ref and _source(ref, fingerprint) for ref in (variance, gamma, buffer))
 
 
 def _key(*parts: object) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 
+from smdlens.containers.collector import collector_paused
 from smdlens.hyper.records import HyperParameters
 from smdlens.motion.lag_sample import MOST_ROWS
 from smdlens.motion.layout import layout_of, storage_order
@@ -47,6 +48,7 @@ class Part:
     first: int
 
 
+@collector_paused()
 def select(
     series: SnapshotSeries, groups: ScaleGroups, hyper: HyperParameters
 ) -> tuple[Selected, ...]:
@@ -88,9 +90,9 @@ def _plan(symmetry: TensorSymmetry, series: SnapshotSeries, hyper: HyperParamete
 
     def source(ref: TensorRef) -> Source:
         if order is None and storage_order(ref.shape, ref.strides) != row_major:
-            return Source(ref.extents, ref.dtype, ref.shape, ref.strides or None, ref.scale)
-        extents = ref.extents if rows is None else _cut(ref, rows)
-        return Source(extents, ref.dtype, scale=ref.scale)
+            return ref
+        dense = ref if ref.strides is None else replace(ref, strides=None)
+        return dense if rows is None else replace(dense, extents=_cut(ref, rows))
 
     sources = tuple(
         SnapshotSources(

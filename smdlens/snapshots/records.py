@@ -8,6 +8,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
+from functools import lru_cache
 from typing import Any
 
 from smdlens.containers.files import FileStamp
@@ -39,6 +40,12 @@ DTYPE_BYTES: Mapping[str, int] = {
 MEASURED_DTYPES = frozenset(
     {"float64", "float32", "float16", "bfloat16", "float8_e4m3fn", "float8_e5m2"}
 )
+
+
+@lru_cache(maxsize=1 << 12)
+def shared(shape: tuple[int, ...]) -> tuple[int, ...]:
+    """One tuple for all equal shapes: they come again in many tensors and in every snapshot."""
+    return shape
 
 
 @dataclass(frozen=True, slots=True)

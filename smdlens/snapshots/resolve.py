@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import math
+import sys
 from typing import Any
 
 from smdlens.containers.inert_values import PickledTensor
 from smdlens.errors import SnapshotCorruptError, SnapshotUnsafeError, SnapshotUnsupportedError
-from smdlens.snapshots.records import DTYPE_BYTES, Extent, TensorRef
+from smdlens.snapshots.records import DTYPE_BYTES, Extent, TensorRef, shared
 
 _MOST_DIMENSIONS = 64
 
@@ -35,7 +36,8 @@ def tensor_ref(name: str, value: PickledTensor | TensorRef) -> TensorRef:
             subject=storage.path,
             found=f"{value.dtype}, {len(value.shape)} dimensions",
         )
-    shape = value.shape
+    # The same names and shapes come again in every snapshot of the run.
+    name, shape = sys.intern(name), shared(value.shape)
     numel = math.prod(shape)
     if numel == 0:
         return TensorRef(name, shape, value.dtype, ())

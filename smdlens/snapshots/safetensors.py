@@ -6,6 +6,7 @@ Format: https://github.com/huggingface/safetensors#format.
 from __future__ import annotations
 
 import math
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -27,7 +28,7 @@ from smdlens.snapshots.mlx import (
     with_state,
     written_by_mlx,
 )
-from smdlens.snapshots.records import DTYPE_BYTES, Extent, TensorRef
+from smdlens.snapshots.records import DTYPE_BYTES, Extent, TensorRef, shared
 
 METADATA = "__metadata__"
 _DTYPES = {
@@ -113,7 +114,7 @@ def _parse(file: RegularFile, limits: Limits) -> tuple[dict[str, TensorRef], dic
     ranges: list[tuple[int, int, str]] = []
     for name, entry in header.items():
         ref, first, last = _tensor(file, name, entry, start)
-        tensors[name] = ref
+        tensors[ref.name] = ref
         ranges.append((first, last, name))
     end = 0
     for first, last, name in sorted(ranges):
@@ -149,7 +150,7 @@ def _tensor(file: RegularFile, name: str, entry: Any, start: int) -> tuple[Tenso
     if nbytes < 0 or math.prod(shape) * DTYPE_BYTES[dtype] != nbytes:
         raise _corrupt(file, f"tensor {name!r} has offsets that contradict its shape", f"{nbytes}")
     extents = (Extent(file.path, start + first, nbytes),) if nbytes else ()
-    return TensorRef(name, tuple(shape), dtype, extents), first, last
+    return TensorRef(sys.intern(name), shared(tuple(shape)), dtype, extents), first, last
 
 
 def _naturals(values: list[Any]) -> bool:

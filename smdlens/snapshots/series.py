@@ -7,6 +7,7 @@ from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 
+from smdlens.containers.collector import collector_paused
 from smdlens.containers.limits import DEFAULT_LIMITS, Limits
 from smdlens.errors import (
     InputError,
@@ -135,6 +136,7 @@ def _open_all(
     return opened, skipped, cut_short
 
 
+@collector_paused()
 def _open(ref: CheckpointRef, root: Path, weights_key: str | None, limits: Limits) -> Assembled:
     try:
         raw = read_checkpoint(ref.path, limits)

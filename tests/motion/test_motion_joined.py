@@ -14,9 +14,9 @@ from smdlens.motion import batches as batches_module
 from smdlens.motion.batches import batches, join
 from smdlens.motion.engine import measure
 from smdlens.motion.layout import Layout
-from smdlens.motion.plan import SnapshotSources, Source, TensorPlan
+from smdlens.motion.plan import SnapshotSources, TensorPlan
 from smdlens.motion.select import select
-from smdlens.snapshots.records import Extent, SnapshotSeries
+from smdlens.snapshots.records import Extent, SnapshotSeries, TensorRef
 from smdlens.symmetry.records import ScaleGroups
 from smdlens.vocabulary import OptimizerKind
 
@@ -69,7 +69,7 @@ def test_what_is_joined(tmp_path: Path) -> None:
 
 def test_ranges_that_meet_in_a_file_become_one() -> None:
     def plan(*extents: Extent) -> TensorPlan:
-        sources = SnapshotSources(Source(extents, "float32"))
+        sources = SnapshotSources(TensorRef("w", (4,), "float32", extents))
         return TensorPlan("w", Layout(1, 2, 2), False, (sources,), ())
 
     pieces = [Extent("a", 16, 8), Extent("a", 24, 8)], [Extent("a", 32, 16)], [Extent("b", 48, 16)]

@@ -17,11 +17,11 @@ from smdlens.motion.files import FilePool
 from smdlens.motion.geometry import geometry_of
 from smdlens.motion.kernels import reference_ratio, residual
 from smdlens.motion.layout import Block, Layout, Stripe, blocks
-from smdlens.motion.plan import SnapshotSources, Source, Task, TensorPlan
+from smdlens.motion.plan import SnapshotSources, Task, TensorPlan
 from smdlens.motion.sums import TensorSums, sums_for
 from smdlens.motion.walk import run_task
 from smdlens.motion.workspace import Workspace
-from smdlens.snapshots.records import Extent
+from smdlens.snapshots.records import Extent, TensorRef
 from smdlens.theory.angles import angle as angle_of
 
 mpmath.mp.dps = 40
@@ -34,7 +34,8 @@ def pair_sums(a: torch.Tensor, b: torch.Tensor, layout: Layout, size: int, tmp: 
         path = tmp / f"{name}.bin"
         path.write_bytes(t.contiguous().view(torch.uint8).numpy().tobytes())
         extent = Extent(str(path), 0, t.numel() * t.element_size())
-        sources.append(SnapshotSources(Source((extent,), str(t.dtype).removeprefix("torch."))))
+        dtype = str(t.dtype).removeprefix("torch.")
+        sources.append(SnapshotSources(TensorRef("w", tuple(t.shape), dtype, (extent,))))
     plan = TensorPlan("w", layout, True, tuple(sources), (None,))
     covered = tuple(blocks(layout, size))
     total: TensorSums | None = None

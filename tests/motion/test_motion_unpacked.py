@@ -13,7 +13,6 @@ from smdlens.containers.files import open_regular
 from smdlens.errors import SnapshotCorruptError, SnapshotTruncatedError
 from smdlens.motion.files import FilePool
 from smdlens.motion.layout import Block
-from smdlens.motion.plan import Source
 from smdlens.motion.tensors import load
 from smdlens.motion.unpacked import UnpackedChunks
 from smdlens.motion.workspace import Workspace
@@ -88,5 +87,5 @@ def test_buffers_of_another_convention_are_scaled(tmp_path: Path) -> None:
     with FilePool() as pool:
         space = Workspace(pool, torch.device("cpu"))
         got = torch.empty(6, dtype=torch.float64)
-        space.load(Source(extents, "float32", scale=-10.0), Block(0, 6, ()), got)
+        space.load(TensorRef("w", (6,), "float32", extents, scale=-10.0), Block(0, 6, ()), got)
         assert torch.equal(got, values.double() * -10)
