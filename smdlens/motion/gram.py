@@ -110,39 +110,52 @@ def run_gram_task(task: GramTask, space: Workspace) -> GramSums:
 
 def _summed(task: GramTask, space: Workspace) -> GramSums:
     total = GramSums.zeros(len(task.weights))
+    rows: _Rows | None = None
     for low in range(task.low, task.high, task.block_elements):
         high = min(low + task.block_elements, task.high)
         block = Block(low, high, (Stripe(0, (1, 1, high - low)),))
-        part = _sums(_differences(task, block, space))
+        if rows is None or rows.size != block.size:
+            rows = _Rows(task.weights, block.size, space)
+        part = _sums(rows.differences(block))
         if not (np.isfinite(part.ee).all() and np.isfinite(part.me).all()):
             # Read again: the reference may have carried what is not finite into every row.
-            part = _careful_sums(task, block, space)
+            part = _careful_sums(rows.weights(block))
         total.add(part)
     return total
 
 
-def _rows(task: GramTask, block: Block, space: Workspace) -> torch.Tensor:
-    """Room for the reference's elements in the place of the middle snapshot, and the others'."""
-    count = len(task.weights)
-    return space.buffer("gram", count * block.size).view(count, -1)
+class _Rows:
+    """One block of every snapshot, as rows."""
+
+    def __init__(self, weights: tuple[Source, ...], size: int, space: Workspace) -> None:
+        self.size = size
+        self._rows = space.buffer("gram", len(weights) * size).view(len(weights), size)
+        self._each = list(self._rows)
+        self._loaders = [
+            space.loader(source, size, row)
+            for source, row in zip(weights, self._each, strict=True)
+        ]
+
+    def weights(self, block: Block) -> torch.Tensor:
+        """The weights of every snapshot."""
+        for load in self._loaders:
+            load(block)
+        return self._rows
+
+    def differences(self, block: Block) -> torch.Tensor:
+        """Every snapshot minus the middle one; in the place of that itself."""
+        middle = len(self._each) // 2
+        reference = self._each[middle]
+        self._loaders[middle](block)
+        for index, (load, row) in enumerate(zip(self._loaders, self._each, strict=True)):
+            if index != middle:
+                load(block)
+                row.sub_(reference)
+        return self._rows
 
 
-def _differences(task: GramTask, block: Block, space: Workspace) -> torch.Tensor:
-    """Every snapshot minus the middle one; in the place of that itself."""
-    rows, middle = _rows(task, block, space), len(task.weights) // 2
-    space.load(task.weights[middle], block, rows[middle])
-    for index, source in enumerate(task.weights):
-        if index != middle:
-            space.load(source, block, rows[index])
-            rows[index].sub_(rows[middle])
-    return rows
-
-
-def _careful_sums(task: GramTask, block: Block, space: Workspace) -> GramSums:
+def _careful_sums(rows: torch.Tensor) -> GramSums:
     """The same from the mean of the finite ones; those that are not become zero."""
-    rows = _rows(task, block, space)
-    for row, source in zip(rows, task.weights, strict=True):
-        space.load(source, block, row)
     lost = ~torch.isfinite(rows).all(1)
     rows[lost] = 0.0
     mean = rows.mean(0)
@@ -153,7 +166,7 @@ def _careful_sums(task: GramTask, block: Block, space: Workspace) -> GramSums:
 
 
 def _sums(rows: torch.Tensor) -> GramSums:
-    """From `_differences`: what the middle one differs from itself by is zero."""
+    """From `_Rows.differences`: what the middle one differs from itself by is zero."""
     ee, middle = torch.mm(rows, rows.t()).cpu().numpy(), len(rows) // 2
     me, mm = ee[middle].copy(), float(ee[middle, middle])
     me[middle] = 0.0

@@ -102,22 +102,38 @@ class Workspace:
 
     def loader(self, source: Source, size: int, out: torch.Tensor) -> Callable[[Block], None]:
         """`load` for any block of `size` elements of one source, with all said once that can be."""
-        simple = source.dtype in _PLAIN and source.scale == 1.0 and len(source.extents) == 1
-        if not (simple and self._on_cpu and source.strides is None):
+        if not self._on_cpu or source.strides is not None or len(source.extents) != 1:
             return lambda block: self.load(source, block, out)
-        (extent,) = source.extents
-        fill, convert = self._pool.fill, out.copy_
-        width, target, values = self._raw_view("raw", source.dtype, size)
+        read, convert = self._reader(source, size), self._converter(source, out)
 
         def load(block: Block) -> None:
-            fill(extent, block.low * width, target)
-            convert(values)
+            convert(read(block.low))
 
         return load
 
+    def _reader(self, source: Source, size: int) -> Callable[[int], torch.Tensor]:
+        """Gives the `size` elements of a source with one extent from any one on, as stored."""
+        (extent,) = source.extents
+        fill = self._pool.fill
+        width, target, values = self._raw_view("raw", source.dtype, size)
+
+        def read(low: int) -> torch.Tensor:
+            fill(extent, low * width, target)
+            return values
+
+        return read
+
+    def _converter(self, source: Source, out: torch.Tensor) -> Callable[[torch.Tensor], object]:
+        """Converts to float64 into `out`, and scales."""
+        if source.dtype in _PLAIN and source.scale == 1.0:
+            return out.copy_
+        return lambda raw: self._convert(raw, source.scale, out)
+
     def load(self, source: Source, block: Block, out: torch.Tensor) -> None:
         """A block's elements as float64 into `out` [size]."""
-        raw = self.raw(source, block)
+        self._convert(self.raw(source, block), source.scale, out)
+
+    def _convert(self, raw: torch.Tensor, scale: float, out: torch.Tensor) -> None:
         if raw.dtype in _CONVERTED_WELL:
             out.copy_(raw)
         elif raw.element_size() == 1:
@@ -129,8 +145,8 @@ class Workspace:
             # By way of float32, which is exact: straight to float64 takes twice as long.
             narrow = self._buffer("narrow", raw.numel(), torch.float32, self.device)
             out.copy_(narrow[: raw.numel()].copy_(raw))
-        if source.scale != 1.0:
-            out.mul_(source.scale)
+        if scale != 1.0:
+            out.mul_(scale)
 
     def _values_of(self, dtype: torch.dtype) -> torch.Tensor:
         """Every value of an 8-bit format by its code, float64 [256]."""
