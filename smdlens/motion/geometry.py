@@ -104,14 +104,17 @@ class Geometry:
         values = x.numpy().astype(np.float64, copy=False)
         return np.asarray(np.add.reduceat(values, self._first_elements))
 
-    def all_sums(self, x: torch.Tensor) -> Float:
-        """Sums of the elements of each tensor, [..., size] to [..., tensors].
+    def square_sums(self, x: torch.Tensor) -> Float:
+        """Sums of squares of the elements of each tensor, [..., size] to [..., tensors].
 
         Of one tensor any number of elements do.
         """
         if self.tensors == 1:
-            return np.asarray(x.sum(-1, keepdim=True).cpu().numpy())
-        return np.asarray(np.add.reduceat(x.numpy(), self._first_elements, axis=-1))
+            if _ONE_PASS and x.device == _CPU:
+                return np.asarray(np.vecdot(x.numpy(), x.numpy())[..., None])
+            return np.asarray(torch.linalg.vecdot(x, x).unsqueeze(-1).cpu().numpy())
+        squares = np.square(x.numpy())
+        return np.asarray(np.add.reduceat(squares, self._first_elements, axis=-1))
 
     def strided(self, most: int) -> NDArray[np.int64]:
         """Of each tensor's elements every so-manieth, at most `most`, one tensor after another."""

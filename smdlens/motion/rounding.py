@@ -50,21 +50,25 @@ def _is_prime(n: int) -> bool:
     return n > 1 and all(n % k for k in range(2, int(n**0.5) + 1))
 
 
-def rounding_variances(values: torch.Tensor, stored: torch.dtype) -> torch.Tensor:
-    """ulp^2 / 12 of each element.
+def leading_powers(values: torch.Tensor, stored: torch.dtype) -> torch.Tensor:
+    """The power of two at or below the size of each element, or of the smallest normal number.
 
     Args:
         values: Elements as float64, any shape.
         stored: The dtype they are stored in.
 
     Returns:
-        float64, contiguous, of the same shape.
+        float64, contiguous, of the same shape; infinite where an element is not finite.
     """
-    mantissa, exponent = _FORMATS[stored]
+    _, exponent = _FORMATS[stored]
     bits = values.view(torch.int64).bitwise_and(_EXPONENT)
-    power = bits.view(torch.float64).clamp_(min=2.0**exponent)
-    # The ulp itself, not the power times a factor later: float64's smallest would square to zero.
-    return power.mul_(2.0**-mantissa).square_().div_(12)
+    return bits.view(torch.float64).clamp_(min=2.0**exponent)
+
+
+def variance_of_power(stored: torch.dtype) -> float:
+    """ulp^2 / 12 of a number over the square of its leading power of two."""
+    mantissa, _ = _FORMATS[stored]
+    return 4.0**-mantissa / 12
 
 
 class RoundingSample:
@@ -114,6 +118,12 @@ class RoundingSample:
             self._kept[index, place].masked_fill_(bad[here], torch.nan)
             self._has_bad = True
 
+    def room(self, block: int) -> tuple[slice, list[Float]]:
+        """Which elements of a block are kept, and where they go for each snapshot; on the CPU."""
+        here, place = self._places[block]
+        assert self._values is not None, "numpy sees the memory"
+        return here, list(self._values[:, place])
+
     def sample(self) -> Float:
         """The weights that are kept for angles at long lags, [S, slots]; before `summed`."""
         kept = self._kept.cpu().numpy()
@@ -135,12 +145,13 @@ class RoundingSample:
             while last < len(self._dtypes) and self._dtypes[last] == dtype:
                 last += 1
             kept = self._kept[first:last]
-            variance = rounding_variances(kept, dtype)
+            power = leading_powers(kept, dtype)
             if self._has_bad:
                 bad = kept.isnan()
-                variance.masked_fill_(bad, 0.0)
+                power.masked_fill_(bad, 0.0)
                 kept.masked_fill_(bad, 0.0)
             here = snapshot[first:last]
-            here[..., SnapshotSum.ROUND2] = self._geometry.all_sums(variance)
-            here[..., SnapshotSum.SAMPLED] = self._geometry.all_sums(kept.square())
+            power2 = self._geometry.square_sums(power)
+            here[..., SnapshotSum.ROUND2] = power2 * variance_of_power(dtype)
+            here[..., SnapshotSum.SAMPLED] = self._geometry.square_sums(kept)
             first = last

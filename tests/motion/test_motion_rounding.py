@@ -12,14 +12,15 @@ from motion_helpers import Saved, groups_of, hyper_of, symmetry_of, write_series
 
 from smdlens.motion import device as device_module
 from smdlens.motion.engine import measure
-from smdlens.motion.rounding import rounding_variances, sampling_step
+from smdlens.motion.rounding import leading_powers, sampling_step, variance_of_power
 
 SMALL = [torch.float16, torch.bfloat16, torch.float8_e4m3fn, torch.float8_e5m2]
 
 
 def variance(values: torch.Tensor) -> float:
     """Sum of ulp^2 / 12 over values in their storage dtype."""
-    return float(rounding_variances(values.double(), values.dtype).sum())
+    power = leading_powers(values.double(), values.dtype)
+    return float(power.square().sum()) * variance_of_power(values.dtype)
 
 
 def gaps(dtype: torch.dtype) -> dict[float, float]:
