@@ -16,11 +16,13 @@ import time
 from pathlib import Path
 
 import torch
+from safetensors.torch import save_file
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "motion"))
 
-from motion_helpers import Saved, groups_of, hyper_of, symmetry_of, write_series
+from motion_helpers import groups_of, hyper_of, symmetry_of
 
+from smdlens import open_series
 from smdlens.motion.engine import measure
 from smdlens.snapshots.records import SnapshotSeries
 
@@ -30,7 +32,8 @@ RESNET_LIKE = ((64, 3, 7, 7), (64, 64, 3, 3), (256, 64, 1, 1), (512, 512, 3, 3),
 def series_of(
     folder: Path, dtype: torch.dtype, snapshots: int, megabytes: int, move: float = 0.01
 ) -> SnapshotSeries:
-    """Random weights in the shapes of a residual network, repeated up to the wanted size.
+    """Safetensors files of random weights in the shapes of a residual network, repeated up to the
+    wanted size.
 
     `move` is about the angle in radians between neighbours.
     """
@@ -41,13 +44,10 @@ def series_of(
         shapes.append(RESNET_LIKE[len(shapes) % len(RESNET_LIKE)])
         size += torch.Size(shapes[-1]).numel() * torch.empty(0, dtype=dtype).element_size()
     base = {f"w{i}": torch.randn(s, generator=generator) for i, s in enumerate(shapes)}
-    return write_series(
-        folder,
-        [
-            Saved(100 * k, {n: (w + move * k * w.roll(1)).to(dtype) for n, w in base.items()})
-            for k in range(snapshots)
-        ],
-    )
+    for k in range(snapshots):
+        moved = {n: (w + move * k * w.roll(1)).to(dtype) for n, w in base.items()}
+        save_file(moved, str(folder / f"model-step{100 * k}.safetensors"))
+    return open_series(folder)
 
 
 def seconds_of_cat(folder: Path) -> float:
