@@ -14,7 +14,7 @@ from smdlens.motion.plan import SMALL_TENSOR, SnapshotSources, Source, Task, Ten
 from smdlens.snapshots.records import Extent
 
 # Most tensors are one task: the sums of what is cut have to be handed over and merged.
-TASK_BLOCKS = 48
+TASK_BLOCKS = 64
 TASK_BYTES = 8 << 20
 # What a tensor costs beyond its bytes, however small it is, in bytes that are read and summed
 # meanwhile: a batch of tiny ones is one of many rows.

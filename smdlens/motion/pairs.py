@@ -17,6 +17,7 @@ from smdlens.motion.workspace import Workspace
 Flags = NDArray[np.bool_]
 # One end of a pair: weights, their row sums of squares, and which of them are not finite.
 End = tuple[Slab, Float, torch.Tensor | None]
+NearEnd = tuple[Slab, Float]
 # The row sums |a|^2, |b|^2 and <a, b> carry errors of about 1e-16 each, and so does
 # D = |b|^2 - 2 r <a, b> + r^2 |a|^2; over the n rows of a tensor they average out to
 # 4e-16 |b|^2 / sqrt(n). Where D is at least FAR_APART / sqrt(n) of |b|^2, three times that is below
@@ -25,6 +26,9 @@ FAR_APART = 2e-3
 # Never below this: from here on (angles above 1e-3) <a, b> - r |a|^2 is good to 1e-12 of what it
 # adds to the chord, and the D of a channel, one row or few, to 1e-9.
 NOT_NEAR = 1e-6
+# Blocks of one tensor are not equally far apart. Where the first is far, only one that is nearer
+# by this much is formed anew: the error of the whole then is still about 1e-12.
+MARGIN = 4.0
 
 
 class Chords:
@@ -35,6 +39,10 @@ class Chords:
         blocks: How many blocks there are.
         geometry: Their shape.
         space: Scratch.
+
+    Attributes:
+        near: Of each pair, whether some block was found to need the difference itself; the blocks
+            that follow are then taken to need it too, which costs time and no accuracy.
     """
 
     def __init__(self, plan: TensorPlan, blocks: int, geometry: Geometry, space: Workspace) -> None:
@@ -43,12 +51,17 @@ class Chords:
         self._spare = space.slab("spare", geometry)
         self._difference = space.slab("difference", geometry)
         self._wide = [s.weights.dtype == "float64" for s in plan.snapshots]
-        self._ab = np.empty((blocks, max(len(plan.snapshots) - 1, 0), geometry.rows))
+        pairs = max(len(plan.snapshots) - 1, 0)
+        self._ab = np.empty((blocks, pairs, geometry.rows))
         sizes = np.array([plan.numel]) if plan.joined is None else geometry.sizes
         far = FAR_APART / np.sqrt(np.maximum(sizes / LONGEST_ROW, 1.0))
-        self._cos2_far = 1.0 - geometry.to_rows(geometry.of_owner(np.maximum(far, NOT_NEAR)))
-        self._exact: dict[tuple[int, int], _Exact] = {}
+        if geometry.tensors > 1:
+            far = geometry.to_rows(geometry.of_owner(far))
+        self._cos2_far = 1.0 - np.maximum(far, NOT_NEAR)
+        self._cos2_nearer = 1.0 - np.maximum(far / MARGIN, NOT_NEAR)
+        self._exact: _Exact | None = None
         self._masked: dict[tuple[int, int], tuple[Float, Float]] = {}
+        self.near = [False] * pairs
 
     def add(self, block: int, pair: int, start: End, end: End) -> None:
         """One more pair in one more block."""
@@ -60,12 +73,51 @@ class Chords:
         ab = self._ab[block, pair]
         self._geometry.row_dots(a, b, self._spare, ab)
         if self._is_close(aa, bb, ab).any():
-            self._exact[block, pair] = self._from_difference(a, b, aa, bb, pair)
+            self.add_near(block, pair, (a, aa), (b, bb))
+
+    def products(self, block: int) -> list[Float]:
+        """Where <a, b> of each pair's rows goes, for pairs that are not near."""
+        return list(self._ab[block])
+
+    def overlooked(self, block: int, norm2: Float) -> list[int]:
+        """Pairs whose products show that they are near in this block, though not in those before.
+
+        Args:
+            block: The block.
+            norm2: Its row sums of squares, [snapshots, rows].
+        """
+        aa, bb, ab = norm2[:-1], norm2[1:], self._ab[block]
+        close = (ab * ab > self._cos2_nearer * (aa * bb)).any(-1)
+        return [int(pair) for pair in close.nonzero()[0] if not self.near[pair]]
+
+    def add_near(self, block: int, pair: int, start: NearEnd, end: NearEnd) -> None:
+        """Sums of b - r a itself, from both ends and their row sums of squares.
+
+        One r does for a whole tensor: its chord has one c, and how far channels stray from it is
+        part of that chord.
+        """
+        (a, aa), (b, bb) = start, end
+        geometry, difference = self._geometry, self._difference
+        if self._exact is None:
+            self._exact = _Exact.empty(*self._ab.shape, geometry.channels)
+        exact = self._exact
+        ratio: Float | float
+        if geometry.tensors == 1:
+            ratio = kernels.one_reference_ratio(float(aa.sum()), float(bb.sum()))
+        else:
+            ratio = kernels.reference_ratio(geometry.to_channels(aa), geometry.to_channels(bb))
+        wide = self._wide[pair] or self._wide[pair + 1]
+        kernels.residual(a, b, ratio, difference, wide=wide)
+        geometry.row_dots(difference, difference, self._spare, exact.dd[block, pair])
+        geometry.row_dots(difference, a, self._spare, exact.da[block, pair])
+        exact.ratio[block, pair] = ratio
+        exact.taken[block, pair] = self.near[pair] = True
 
     def clear(self) -> None:
         """Forget what was added."""
-        self._exact.clear()
+        self._exact = None
         self._masked.clear()
+        self.near = [False] * len(self.near)
 
     def summed(self, norm2: Float) -> ChordSums:
         """Sums of channels, [blocks, pairs, channels].
@@ -85,36 +137,18 @@ class Chords:
         # |b - r a|^2 and <b - r a, a> from <a, b> alone, where nothing is lost by it.
         dd = geometry.to_channels(bb - 2.0 * (r * ab) + r * r * aa)
         da = geometry.to_channels(ab - r * aa)
-        if self._exact:
-            counts = geometry.whole_tensors(self._is_close(aa, bb, ab))
-            for at, exact in self._exact.items():
-                where = counts[at]
-                dd[at][where], da[at][where] = exact.dd[where], exact.da[where]
-                ratio[at][where] = np.broadcast_to(exact.ratio, where.shape)[where]
+        if (exact := self._exact) is not None:
+            counts = exact.taken[..., None]
+            if geometry.tensors > 1:
+                counts = counts & geometry.whole_tensors(self._is_close(aa, bb, ab))
+            dd = np.where(counts, geometry.to_channels(exact.dd), dd)
+            da = np.where(counts, geometry.to_channels(exact.da), da)
+            ratio = np.where(counts, exact.ratio, ratio)
         return ChordSums(a2, b2, dd, da, ratio)
 
     def _is_close(self, aa: Float, bb: Float, ab: Float) -> Flags:
         close: Flags = ab * ab > self._cos2_far * (aa * bb)
         return close
-
-    def _from_difference(self, a: Slab, b: Slab, aa: Float, bb: Float, pair: int) -> _Exact:
-        """Sums of b - r a itself.
-
-        One r does for a whole tensor: its chord has one c, and how far channels stray from it is
-        part of that chord.
-        """
-        geometry, difference = self._geometry, self._difference
-        if geometry.tensors == 1:
-            a2, b2 = aa.sum(keepdims=True), bb.sum(keepdims=True)
-        else:
-            a2, b2 = geometry.to_channels(aa), geometry.to_channels(bb)
-        ratio = kernels.reference_ratio(a2, b2)
-        wide = self._wide[pair] or self._wide[pair + 1]
-        kernels.residual(a, b, ratio, difference, wide=wide)
-        dd, da = np.empty(geometry.rows), np.empty(geometry.rows)
-        geometry.row_dots(difference, difference, self._spare, dd)
-        geometry.row_dots(difference, a, self._spare, da)
-        return _Exact(ratio, geometry.to_channels(dd), geometry.to_channels(da))
 
     def _without(
         self, a: Slab, b: Slab, bad_a: torch.Tensor | None, bad_b: torch.Tensor | None
@@ -138,8 +172,16 @@ class Chords:
 
 @dataclass(frozen=True, slots=True)
 class _Exact:
-    """Sums of b - r a by channel, and r: one, or one for each channel."""
+    """Row sums of b - r a where it was formed, r of each channel, and where that was."""
 
-    ratio: Float
     dd: Float
     da: Float
+    ratio: Float
+    taken: Flags
+
+    @classmethod
+    def empty(cls, blocks: int, pairs: int, rows: int, channels: int) -> _Exact:
+        """Room for all, taken nowhere."""
+        dd, da = np.empty((blocks, pairs, rows)), np.empty((blocks, pairs, rows))
+        taken = np.zeros((blocks, pairs), dtype=bool)
+        return cls(dd, da, np.empty((blocks, pairs, channels)), taken)

@@ -14,11 +14,15 @@ from smdlens.motion.buffers import BufferSums
 from smdlens.motion.chord import side_by_side
 from smdlens.motion.geometry import Float, Slab, geometry_of
 from smdlens.motion.layout import Block
-from smdlens.motion.pairs import Chords
+from smdlens.motion.pairs import Chords, NearEnd
 from smdlens.motion.plan import TensorPlan
 from smdlens.motion.rounding import RoundingSample
 from smdlens.motion.sums import SnapshotSum, TensorSums
 from smdlens.motion.workspace import Workspace
+
+# Elements of a block from which on looking at each pair of each block takes too long; in blocks
+# this large it is also seldom that one needs what the first did not.
+_WORTH_A_GUESS = 1 << 13
 
 
 class Panel:
@@ -65,8 +69,13 @@ class Panel:
         """Bring every block of every snapshot in."""
         buffers = BufferSums(self._plan, len(self._blocks), self._geometry, self._space)
         self._chords.clear()
+        quick = self._geometry.size >= _WORTH_A_GUESS and self._weights[0].rows is not None
+        quick = quick and self._clock is None and not buffers.wanted and not careful
         for place, block in enumerate(self._blocks):
-            self._block(place, block, buffers, careful=careful)
+            if place and quick:
+                self._next_block(place, block)
+            else:
+                self._block(place, block, buffers, careful=careful)
         return buffers
 
     def _block(self, place: int, block: Block, buffers: BufferSums, *, careful: bool) -> None:
@@ -90,6 +99,38 @@ class Panel:
             if buffers.wanted:
                 buffers.add(place, index, block, b)
             a, a2, bad_a = b, b2, bad_b
+
+    def _next_block(self, place: int, block: Block) -> None:
+        """The same with nothing said twice, for blocks of weights behind the first.
+
+        Which pairs need their difference formed is known from the blocks before; where that was
+        wrong, two snapshots of the block are read again.
+        """
+        chords, near, vecdot = self._chords, self._chords.near, np.vecdot
+        rows = [w.rows for w in self._weights if w.rows is not None]
+        norm2, products = list(self._norm2[place]), chords.products(place)
+        here, kept = self._rounding.room(place)
+        sampled = [w.values[here] for w in self._weights]
+        for index, load in enumerate(self._loaders):
+            b = rows[index & 1]
+            load(block)
+            vecdot(b, b, norm2[index])
+            if index:
+                pair = index - 1
+                if near[pair]:
+                    chords.add_near(place, pair, *self._ends(pair, norm2))
+                else:
+                    vecdot(rows[pair & 1], b, products[pair])
+            kept[index][:] = sampled[index & 1]
+        for pair in chords.overlooked(place, self._norm2[place]):
+            self._loaders[pair](block)
+            self._loaders[pair + 1](block)
+            chords.add_near(place, pair, *self._ends(pair, norm2))
+
+    def _ends(self, pair: int, norm2: list[Float]) -> tuple[NearEnd, NearEnd]:
+        """Both ends of a pair whose weights are the last two that were loaded."""
+        a, b = self._weights[pair & 1], self._weights[1 - (pair & 1)]
+        return (a, norm2[pair]), (b, norm2[pair + 1])
 
     def _without_nonfinite(self, w: Slab, norm2: Float) -> torch.Tensor:
         """Set what is not finite to zero; returns where that was."""

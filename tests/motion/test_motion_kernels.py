@@ -14,9 +14,10 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from smdlens.motion.files import FilePool
-from smdlens.motion.geometry import geometry_of
-from smdlens.motion.kernels import reference_ratio, residual
+from smdlens.motion.geometry import Float, geometry_of
+from smdlens.motion.kernels import one_reference_ratio, reference_ratio, residual
 from smdlens.motion.layout import Block, Layout, Stripe, blocks
+from smdlens.motion.pairs import Chords
 from smdlens.motion.plan import SnapshotSources, Task, TensorPlan
 from smdlens.motion.sums import TensorSums, sums_for
 from smdlens.motion.walk import run_task
@@ -27,7 +28,15 @@ from smdlens.theory.angles import angle as angle_of
 mpmath.mp.dps = 40
 
 
-def pair_sums(a: torch.Tensor, b: torch.Tensor, layout: Layout, size: int, tmp: Path) -> TensorSums:
+def pair_sums(
+    a: torch.Tensor,
+    b: torch.Tensor,
+    layout: Layout,
+    size: int,
+    tmp: Path,
+    *,
+    clock: bool = True,
+) -> TensorSums:
     """Run the kernels over files that hold a and b, in blocks of `size` elements."""
     sources = []
     for name, t in (("a", a), ("b", b)):
@@ -36,7 +45,7 @@ def pair_sums(a: torch.Tensor, b: torch.Tensor, layout: Layout, size: int, tmp: 
         extent = Extent(str(path), 0, t.numel() * t.element_size())
         dtype = str(t.dtype).removeprefix("torch.")
         sources.append(SnapshotSources(TensorRef("w", tuple(t.shape), dtype, (extent,))))
-    plan = TensorPlan("w", layout, True, tuple(sources), (None,))
+    plan = TensorPlan("w", layout, clock, tuple(sources), (None,))
     covered = tuple(blocks(layout, size))
     total: TensorSums | None = None
     with FilePool() as pool:
@@ -44,7 +53,7 @@ def pair_sums(a: torch.Tensor, b: torch.Tensor, layout: Layout, size: int, tmp: 
         for first in range(0, len(covered), 3):
             part = run_task(Task((0,), plan, covered[first : first + 3]), space)
             if total is None:
-                total = sums_for(layout, 2, True, part.sums.sample.shape[1])
+                total = sums_for(layout, 2, clock, part.sums.sample.shape[1])
             total.add(part.sums, part.channel, part.clock)
     assert total is not None
     return total
@@ -111,12 +120,47 @@ def test_every_difference_is_correctly_rounded(dtype: torch.dtype, growth: float
     block = Block(0, len(a), (Stripe(0, (1, 1, len(a))),))
     geometry = geometry_of(block, torch.device("cpu"))
     x, y, out = (geometry.slab(t) for t in (a.double(), b.double(), torch.empty_like(a).double()))
-    ratio = reference_ratio(*(np.array([float(z.flat @ z.flat)]) for z in (x, y)))
+    a2, b2 = (float(z.flat @ z.flat) for z in (x, y))
+    ratio = one_reference_ratio(a2, b2)
+    assert ratio == reference_ratio(np.array([a2]), np.array([b2]))[0]
     residual(x, y, ratio, out, wide=dtype == torch.float64)
-    r = mpmath.mpf(float(ratio[0]))
+    r = mpmath.mpf(ratio)
     for u, v, got in zip(a.double().tolist(), b.double().tolist(), out.flat.tolist(), strict=True):
         exact = mpmath.mpf(v) - r * mpmath.mpf(u)
         assert abs(mpmath.mpf(got) - exact) <= 2.3e-16 * abs(exact) + 1e-24 * abs(v)
+
+
+@pytest.mark.parametrize(
+    ("angles", "late"),
+    [
+        ((0.3, 1e-5, 1e-7), [1, 0]),
+        ((1e-5, 0.3, 2e-6), [0, 0]),
+        ((0.3, 0.02, 0.5), [0, 0]),
+        ((0.3, 0.3, 1e-3), [0, 1]),
+    ],
+)
+def test_blocks_that_move_unlike_the_first(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, angles: tuple[float, ...], late: list[int]
+) -> None:
+    """What the first block needs is taken for what the others do; the sums show where it is not."""
+    found: list[int] = []
+    overlooked = Chords.overlooked
+
+    def counted(self: Chords, block: int, norm2: Float) -> list[int]:
+        pairs = overlooked(self, block, norm2)
+        found.append(len(pairs))
+        return pairs
+
+    monkeypatch.setattr(Chords, "overlooked", counted)
+    moved = [rotated(8192, t, 1e-3, k, torch.float32) for k, t in enumerate(angles)]
+    a, b = (torch.cat(ends) for ends in zip(*moved, strict=True))
+    sums = pair_sums(a, b, Layout(1, 3, 8192), 8192, tmp_path, clock=False)
+    assert found == late
+    for channel, (start, end) in enumerate(moved):
+        exact, _ = exact_chord2(start, end)
+        assert abs(sums.chord.chord2()[0, channel] / exact - 1) < 2e-11
+    whole, _ = exact_chord2(a, b)
+    assert abs(sums.chord.total_chord2()[0] / whole - 1) < 2e-12
 
 
 def test_rows_longer_than_the_fused_product_takes(tmp_path: Path) -> None:
