@@ -104,10 +104,11 @@ def gradient_table(
     """One row per stage and listed tensor whose gradients are known, `UNIT_GRADIENT_SCHEMA`."""
     rows = []
     for part, exact in zip(measured, gradients, strict=True):
+        is_known = exact.known
         for stage in stages:
             own = np.flatnonzero(owner == stage.index)
             for row, name in enumerate(part.tracks.tensors):
-                known = own[exact.known[row, own]]
+                known = own[is_known[row, own]]
                 if len(known) and part.is_listed(name, groups):
                     rows.append(_row(part, exact, row, known, stage))
     return pl.DataFrame(rows, schema=UNIT_GRADIENT_SCHEMA, orient="row")

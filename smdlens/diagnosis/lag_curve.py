@@ -37,32 +37,51 @@ def lag_frame(
         owner: Stage of each interval between neighbouring snapshots, -1 for none, [I].
         steps: Step of each snapshot, [I + 1].
     """
-    part_of = {name: part for part in measured for name in part.tracks.tensors}
-    walks = {id(part): _walk(part, angles, steps) for part in measured}
-    frames = [pl.DataFrame(schema=LAG_SCHEMA)]
-    for (name,), rows in angles.group_by("tensor", maintain_order=True):
-        part = part_of.get(str(name))
-        if part is not None:
-            pairs = rows.with_columns(stage=_stage(rows, owner), walk=walks[id(part)])
-            frames.append(_of_tensor(pairs.filter(pl.col("stage") >= 0)))
-    return pl.concat(frames)
+    walk_of = {
+        name: walk
+        for part in measured
+        for walk in (_walk(part, angles, steps),)
+        for name in part.tracks.tensors
+    }
+    known = angles.filter(pl.col("tensor").is_in(list(walk_of)))
+    if known.is_empty():
+        return pl.DataFrame(schema=LAG_SCHEMA)
+    # The pairs of every tensor are those of the first, in the same order.
+    first = _of_first(known)
+    tensors = known.get_column("tensor").gather_every(len(first))
+    stage = _stage(first, owner)
+    lag = (first.get_column("step_to") - first.get_column("step_from")).to_numpy()
+    binned = np.zeros(len(first), dtype=np.int64)
+    binned[stage >= 0] = _binned(lag[stage >= 0])
+    pairs = known.with_columns(
+        place=pl.Series(np.repeat(np.arange(len(tensors)), len(first))),
+        stage=pl.Series(np.tile(stage, len(tensors))),
+        lag_steps=pl.Series(np.tile(binned, len(tensors))),
+        walk=pl.Series(np.concatenate([walk_of[name] for name in tensors])),
+    )
+    return _curves(pairs.filter((pl.col("stage") >= 0) & pl.col("angle_rad").is_not_null()))
 
 
-def _stage(pairs: pl.DataFrame, owner: NDArray[np.int64]) -> pl.Series:
+def _of_first(angles: pl.DataFrame) -> pl.DataFrame:
+    """The rows of the first tensor."""
+    return angles.filter(pl.col("tensor") == angles.item(0, "tensor")) if len(angles) else angles
+
+
+def _stage(pairs: pl.DataFrame, owner: NDArray[np.int64]) -> NDArray[np.int64]:
     """The stage that holds every interval between the two ends; -1 where there is none."""
     a, b = (pairs.get_column(c).to_numpy() for c in ("snapshot_from", "snapshot_to"))
     changes = np.concatenate([[0], np.cumsum(np.diff(owner) != 0)])
-    return pl.Series(np.where(changes[a] == changes[b - 1], owner[a], -1), dtype=pl.Int64)
+    return np.where(changes[a] == changes[b - 1], owner[a], -1)
 
 
-def _walk(part: GroupMeasurement, angles: pl.DataFrame, steps: NDArray[np.int64]) -> pl.Series:
+def _walk(part: GroupMeasurement, angles: pl.DataFrame, steps: NDArray[np.int64]) -> Array:
     """The walk's turn2 for each pair of one tensor, by the mean rate and decay between its ends."""
-    first = angles.filter(pl.col("tensor") == angles.item(0, "tensor")) if len(angles) else angles
+    first = _of_first(angles)
     a, b = (first.get_column(c).to_numpy() for c in ("snapshot_from", "snapshot_to"))
     law = part.law
     rule = None if law is None or law.is_l2_adam else law.white_rule
     if law is None or rule is None:
-        return pl.Series(np.full(len(a), np.nan))
+        return np.full(len(a), np.nan)
     n = (steps[b] - steps[a]).astype(np.float64)
     lr = _mean(part.rates.mean_lr(), part.rates.lengths, a, b)
     decay = _mean(part.rates.mean_decay(), part.rates.lengths, a, b)
@@ -71,7 +90,7 @@ def _walk(part: GroupMeasurement, angles: pl.DataFrame, steps: NDArray[np.int64]
     none = np.zeros(int(good.sum()))
     coupled, decoupled = (none, decay[good]) if law.decoupled else (decay[good], none)
     out[good] = random_walk_turn2(n[good], rule, lr[good], coupled, decoupled)
-    return pl.Series(out)
+    return out
 
 
 def _mean(
@@ -84,20 +103,19 @@ def _mean(
     return np.where(lost[b] == lost[a], (total[b] - total[a]) / (count[b] - count[a]), np.nan)
 
 
-def _of_tensor(pairs: pl.DataFrame) -> pl.DataFrame:
-    lag = pairs.get_column("step_to") - pairs.get_column("step_from")
+def _curves(pairs: pl.DataFrame) -> pl.DataFrame:
+    """From pairs of snapshots to lags."""
     table = (
-        pairs.with_columns(lag_steps=_binned(lag.to_numpy()))
-        .filter(pl.col("angle_rad").is_not_null())
-        .group_by("tensor", "stage", "lag_steps", maintain_order=True)
+        pairs.group_by("place", "stage", "lag_steps")
         .agg(
+            tensor=pl.col("tensor").first(),
             pairs=pl.len(),
             angle_rad=pl.col("angle_rad").median(),
             angle_min_rad=pl.col("angle_rad").min(),
             angle_max_rad=pl.col("angle_rad").max(),
             walk=pl.col("walk").median(),
         )
-        .sort("stage", "lag_steps")
+        .sort("place", "stage", "lag_steps")
     )
     walk = table.get_column("walk").to_numpy()
     law = np.asarray(angle_from_turn2(walk))
@@ -125,12 +143,12 @@ def _label(ratio: float, saturated: bool | None) -> str | None:
     return "diffusive" if ratio <= DIFFUSIVE else "directed"
 
 
-def _binned(lags: NDArray[np.int64]) -> pl.Series:
+def _binned(lags: NDArray[np.int64]) -> NDArray[np.int64]:
     """Lags as they are where few differ; else the middle one of each of many geometric bins."""
     unique = np.unique(lags)
     if len(unique) <= _MOST_LAGS:
-        return pl.Series(lags, dtype=pl.Int64)
+        return lags
     edges = np.geomspace(unique[0], unique[-1], _MOST_LAGS + 1)[1:-1]
     place = np.digitize(unique, edges)
     middle = {int(p): int(np.sort(unique[place == p])[(place == p).sum() // 2]) for p in place}
-    return pl.Series([middle[int(p)] for p in np.digitize(lags, edges)], dtype=pl.Int64)
+    return np.array([middle[int(p)] for p in np.digitize(lags, edges)], dtype=np.int64)

@@ -93,14 +93,16 @@ def relaxed_ratios(
                 start = start * gains[stage.index]
             with np.errstate(divide="ignore", invalid="ignore"):
                 y0 = np.where(start > 0.0, 1.0 / start, np.nan)
-        path = relaxed_turn2_ratio(y0, lr, decay, law.momentum, law.family)
         edges = np.concatenate([[0], np.cumsum(rates.lengths[own])])
-        for position, interval in enumerate(own):
-            piece = slice(edges[position], edges[position + 1])
-            # Mean of the squared angles over the mean of their equilibrium values.
-            weight = lr[piece] * decay[piece]
-            if weight.sum() > 0.0:
-                curve[:, interval] = np.average(path[piece], axis=0, weights=weight)
+        for at in range(0, len(y0), CHUNK):
+            some = slice(at, at + CHUNK)
+            path = relaxed_turn2_ratio(y0[some], lr, decay, law.momentum, law.family)
+            for position, interval in enumerate(own):
+                piece = slice(edges[position], edges[position + 1])
+                # Mean of the squared angles over the mean of their equilibrium values.
+                weight = lr[piece] * decay[piece]
+                if weight.sum() > 0.0:
+                    curve[some, interval] = np.average(path[piece], axis=0, weights=weight)
         previous = (_ending(law, rates, int(own[-1]), q, curve), lr[-1] / decay[-1])
     return curve
 

@@ -41,6 +41,7 @@ def stage_states(
     rows: list[dict[str, object]] = []
     for part, curve in zip(measured, curves, strict=True):
         unknown = _what_is_missing(part, hyper, series)
+        blur, fall = log_norm_error(part.tracks), _fall(part)
         for stage in stages:
             last = last_part(stage, owner, part.tracks.steps)
             end = end_of_stage(
@@ -55,9 +56,22 @@ def stage_states(
                 tensor = groups.tensors[name]
                 if not part.is_listed(name, groups):
                     continue
+                pooled = UNKNOWN
+                if len(last):
+                    pooled = pool(
+                        row,
+                        end,
+                        part.rates.lengths,
+                        part.steps,
+                        part.expected,
+                        part.ratios,
+                        curve,
+                        blur,
+                        fall,
+                    )
                 rows.append(
                     _stage_row(
-                        part, curve, stage, owner, last, end, row, tensor, hyper, unknown, tolerance
+                        part, stage, owner, last, pooled, blur, row, tensor, hyper, unknown, tolerance
                     )
                 )
     return pl.DataFrame(rows, schema=STAGE_TENSOR_SCHEMA, orient="row")
@@ -65,11 +79,11 @@ def stage_states(
 
 def _stage_row(
     part: GroupMeasurement,
-    curve: Array,
     stage: Stage,
     owner: NDArray[np.int64],
     last: NDArray[np.intp],
-    end: StageEnd,
+    pooled: Pooled,
+    blur: Array,
     row: int,
     tensor: TensorSymmetry,
     hyper: HyperParameters,
@@ -77,22 +91,9 @@ def _stage_row(
     tolerance: float,
 ) -> dict[str, object]:
     own = np.flatnonzero(owner == stage.index)
-    pooled = UNKNOWN
-    if len(last):
-        pooled = pool(
-            row,
-            end,
-            part.rates.lengths,
-            part.steps,
-            part.expected,
-            part.ratios,
-            curve,
-            log_norm_error(part.tracks),
-            _fall(part),
-        )
     lr_from, lr_to, decay = _group_rates(part, stage, hyper)
     if tensor.on_sphere:
-        evidence = _evidence(part, row, own, last, pooled, stage, lr_from, lr_to, unknown)
+        evidence = _evidence(part, row, own, last, pooled, blur, stage, lr_from, lr_to, unknown)
         state, reason = decide(evidence, tolerance)
     else:
         state, reason = State.UNDETERMINED, _why_unbound(tensor)
@@ -148,6 +149,7 @@ def _evidence(
     own: NDArray[np.intp],
     last: NDArray[np.intp],
     pooled: Pooled,
+    blur: Array,
     stage: Stage,
     lr_from: float | None,
     lr_to: float | None,
@@ -165,7 +167,7 @@ def _evidence(
         q=part.ratios.q[row, own],
         low=part.ratios.low[row, own],
         high=part.ratios.high[row, own],
-        norm_error=log_norm_error(tracks)[row, ends],
+        norm_error=blur[row, ends],
         angle=part.steps.angle[row, own],
         floor=part.steps.floor[row, own],
         log_norm2=log_norm2[ends],
