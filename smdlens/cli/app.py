@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import sys
 import traceback
 from collections.abc import Sequence
@@ -54,7 +55,10 @@ def main(argv: Sequence[str] | None = None) -> NoReturn:
     """Runs the command line and leaves with its exit code; no traceback unless `-v` asks."""
     arguments = list(sys.argv[1:] if argv is None else argv)
     leaving.install()
-    sys.exit(leaving.flush(_run(arguments)))
+    code = leaving.flush(_run(arguments))
+    # The interpreter's last collection would walk all of torch and polars: half a second for naught.
+    gc.freeze()
+    sys.exit(code)
 
 
 def _run(arguments: list[str]) -> int:
@@ -64,7 +68,10 @@ def _run(arguments: list[str]) -> int:
         result = typer.main.get_command(app).main(
             arguments, prog_name="smdlens", standalone_mode=False
         )
-        return int(result) if isinstance(result, int) else ExitCode.OK
+        code = int(result) if isinstance(result, int) else ExitCode.OK
+        if code == ExitCode.INTERRUPTED:  # what typer makes of Ctrl-C
+            raise KeyboardInterrupt
+        return code
     except SmdlensError as error:
         messages.show_error(error)
         return error.exit_code

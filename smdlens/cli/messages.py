@@ -31,6 +31,7 @@ def show_usage_error(error: BaseException) -> None:
     message = getattr(error, "format_message", lambda: str(error))()
     if not message:  # no arguments at all: typer has just printed the help
         return
+    message = message.replace(": Value error, ", ": ")  # how pydantic opens any complaint
     context = getattr(error, "ctx", None)
     command = getattr(context, "command_path", "smdlens")
     show(f"Error: {for_terminal(message)}\n  See {command} --help")

@@ -24,17 +24,28 @@ def reading_bar(*, wanted: bool) -> Iterator[Callable[[int, int], None] | None]:
         TransferSpeedColumn,
     )
 
-    columns = (
+    console = report_console(sys.stderr)
+    # Until the headers are read nobody knows how much there is: a bar would show question marks.
+    opening = console.status("opening the run", spinner="line")
+    bar = Progress(
         TextColumn("reading"),
         BarColumn(),
         DownloadColumn(),
         TransferSpeedColumn(),
         TimeRemainingColumn(),
+        console=console,
+        transient=True,
     )
-    with Progress(*columns, console=report_console(sys.stderr), transient=True) as bar:
-        task = bar.add_task("reading", total=None)
+    task = bar.add_task("reading", total=None)
 
-        def advance(done: int, total: int) -> None:
-            bar.update(task, completed=done, total=total)
+    def advance(done: int, total: int) -> None:
+        opening.stop()
+        bar.update(task, completed=done, total=total)
+        bar.start()
 
+    opening.start()
+    try:
         yield advance
+    finally:
+        opening.stop()
+        bar.stop()

@@ -225,6 +225,31 @@ def test_signals_end_within_two_seconds_even_beside_a_busy_thread(number, code):
     assert "Traceback" not in rest
 
 
+INTERRUPTED = """
+import signal
+def analyze(*a, **k):
+    signal.raise_signal(signal.SIGINT)
+"""
+
+
+def test_ctrl_c_says_that_it_was_heard():
+    done = run(INTERRUPTED)
+    assert (done.returncode, done.stdout) == (130, "")
+    assert done.stderr == "Interrupted; nothing was written half-way.\n"
+
+
+def test_leaving_spends_no_time_on_a_last_collection():
+    watch = "import atexit, gc\natexit.register(lambda: sys.stderr.write(str(gc.get_freeze_count())))\n"
+    done = run(watch + GIVES_REPORT, "-q")
+    assert done.returncode == 0 and int(done.stderr) > 10_000
+
+
+def test_a_wrong_value_is_told_without_the_words_of_the_parser():
+    done = smdlens("analyze", "run", "--optimizer", "foo")
+    assert done.returncode == 2
+    assert "Error: Invalid value for '--optimizer': 'foo' is not one of" in done.stderr
+
+
 @pytest.mark.parametrize("flags", [(), ("--json",)])
 def test_a_closed_stdout_ends_quietly(flags):
     read, write = os.pipe()
