@@ -1,6 +1,6 @@
 """Plans cut into tasks of blocks, small tensors joined to one block, and tasks put into batches.
 
-How a tensor is cut depends on its size alone, never on the number of workers.
+How a tensor is cut depends on itself alone, never on workers, other tensors or snapshots.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ def batches(plans: Sequence[TensorPlan], block_elements: int) -> Iterator[tuple[
 def _tasks(plans: Sequence[TensorPlan], block_elements: int) -> Iterator[Task]:
     for indices in _neighbours(plans, block_elements):
         plan = plans[indices[0]]
-        if len(indices) > 1:
+        if _is_joined(plan):
             plan = join([plans[index] for index in indices])
         covered = plan.blocks(block_elements)
         while some := tuple(islice(covered, TASK_BLOCKS)):
@@ -55,7 +55,7 @@ def _neighbours(plans: Sequence[TensorPlan], block_elements: int) -> Iterator[tu
     run: list[int] = []
     size, kind = 0, None
     for index, plan in enumerate(plans):
-        its_kind = _kind(plan) if plan.numel <= SMALL_TENSOR else None
+        its_kind = _kind(plan) if _is_joined(plan) else None
         if run and (its_kind is None or its_kind != kind or size + plan.numel > block_elements):
             yield tuple(run)
             run, size = [], 0
@@ -68,10 +68,17 @@ def _neighbours(plans: Sequence[TensorPlan], block_elements: int) -> Iterator[tu
         yield tuple(run)
 
 
+def _is_joined(plan: TensorPlan) -> bool:
+    """Whether a tensor is measured in a block with others; in the same way if there are none.
+
+    Which neighbours are left to measure depends on what the cache knows, and no bit may.
+    """
+    alone = plan.clock or plan.gathered or plan.layout.outer != 1
+    return plan.numel <= SMALL_TENSOR and not alone
+
+
 def _kind(plan: TensorPlan) -> object:
-    """What tensors that are measured as one block have in common; None for one on its own."""
-    if plan.clock or plan.gathered or plan.layout.outer != 1:
-        return None
+    """What tensors that are measured as one block have in common."""
     formats = tuple(
         (
             snapshot.adam and (snapshot.adam.bias1, snapshot.adam.bias2, snapshot.adam.eps),
@@ -84,7 +91,7 @@ def _kind(plan: TensorPlan) -> object:
 
 
 def join(plans: Sequence[TensorPlan]) -> TensorPlan:
-    """Several small tensors of one kind as one block of one plan."""
+    """Small tensors of one kind as one block of one plan."""
     stripes: list[Stripe] = []
     owners: list[int] = []
     start = channel = 0
@@ -99,7 +106,6 @@ def join(plans: Sequence[TensorPlan]) -> TensorPlan:
         start, channel = start + plan.numel, channel + channels
     return replace(
         plans[0],
-        name=f"{plans[0].name} and {len(plans) - 1} more",
         layout=Layout(1, channel, 1),
         snapshots=tuple(
             _joined([plan.snapshots[k] for plan in plans]) for k in range(len(plans[0].snapshots))

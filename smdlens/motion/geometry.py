@@ -29,7 +29,7 @@ class Geometry:
 
     Args:
         stripes: What the block consists of; several only where each has outer = 1.
-        owners: First channel of each tensor in the block.
+        owners: As `Block.owners`.
         on_cpu: Whether its elements lie in memory that numpy sees.
 
     Attributes:
@@ -37,6 +37,8 @@ class Geometry:
         rows: Number of row sums.
         channels: Number of channels.
         tensors: Number of tensors.
+        is_joined: Whether tensors are told apart; one may be alone and has the sums, bit by bit,
+            that it has among others.
         sizes: Elements of each tensor.
     """
 
@@ -48,8 +50,9 @@ class Geometry:
         self.size = sum(stripe.size for stripe in stripes)
         self.rows = sum(each.count for each in self._stripes)
         self.channels = sum(each.channels for each in self._stripes)
-        self.tensors = len(owners)
-        self._owners = np.array(owners)
+        self.tensors = max(len(owners), 1)
+        self.is_joined = bool(owners)
+        self._owners = np.array(owners or (0,))
         self._is_per_channel = self.rows == self.channels
         self._parts = np.concatenate([np.full(r.channels, r.parts) for r in self._stripes])
         self._first_rows = np.concatenate(([0], np.cumsum(self._parts)[:-1]))
@@ -84,7 +87,7 @@ class Geometry:
 
     def to_tensors(self, channels: Float) -> Float:
         """Sums over the channels of each tensor, [..., channels] to [..., tensors]."""
-        if self.tensors == 1:
+        if not self.is_joined:
             return np.asarray(channels.sum(-1, keepdims=True))
         return np.asarray(np.add.reduceat(channels, self._owners, axis=-1))
 
@@ -99,7 +102,7 @@ class Geometry:
 
     def sums(self, x: torch.Tensor) -> Float:
         """Sum of the elements of each tensor, [tensors]; x is [size]."""
-        if self.tensors == 1:
+        if not self.is_joined:
             return np.array([float(x.sum())])
         values = x.numpy().astype(np.float64, copy=False)
         return np.asarray(np.add.reduceat(values, self._first_elements))
@@ -109,7 +112,7 @@ class Geometry:
 
         Of one tensor any number of elements do.
         """
-        if self.tensors == 1:
+        if not self.is_joined:
             if _ONE_PASS and x.device == _CPU:
                 return np.asarray(np.vecdot(x.numpy(), x.numpy())[..., None])
             return np.asarray(torch.linalg.vecdot(x, x).unsqueeze(-1).cpu().numpy())
@@ -126,7 +129,7 @@ class Geometry:
 
     def range(self, x: torch.Tensor) -> Float:
         """Smallest and largest element of each tensor, [tensors, 2]; x is [size]."""
-        if self.tensors == 1:
+        if not self.is_joined:
             low, high = torch.aminmax(x)
             return np.array([[float(low), float(high)]])
         ends = (each.reduceat(x.numpy(), self._first_elements) for each in (np.minimum, np.maximum))

@@ -56,7 +56,8 @@ class Block:
 
     Attributes:
         stripes: What they are; several only in a block of several small tensors.
-        owners: First channel of each tensor in the block.
+        owners: Of several small tensors as one block, or of one that is measured as such, the
+            first channel of each; else nothing.
         channel: First channel in the block.
         clock: Where the block's sum over channels lands in the flat [outer * inner] vector.
     """
@@ -66,7 +67,7 @@ class Block:
     stripes: tuple[Stripe, ...]
     channel: int = 0
     clock: int = 0
-    owners: tuple[int, ...] = (0,)
+    owners: tuple[int, ...] = ()
 
     @property
     def size(self) -> int:

@@ -39,13 +39,22 @@ class Chords:
         blocks: How many blocks there are.
         geometry: Their shape.
         space: Scratch.
+        guesses: Whether the first block tells what the others are taken to need.
 
     Attributes:
         near: Of each pair, whether some block was found to need the difference itself; the blocks
             that follow are then taken to need it too, which costs time and no accuracy.
     """
 
-    def __init__(self, plan: TensorPlan, blocks: int, geometry: Geometry, space: Workspace) -> None:
+    def __init__(
+        self,
+        plan: TensorPlan,
+        blocks: int,
+        geometry: Geometry,
+        space: Workspace,
+        *,
+        guesses: bool,
+    ) -> None:
         self._geometry = geometry
         self._space = space
         self._spare = space.slab("spare", geometry)
@@ -55,10 +64,11 @@ class Chords:
         self._ab = np.empty((blocks, pairs, geometry.rows))
         sizes = np.array([plan.numel]) if plan.joined is None else geometry.sizes
         far = FAR_APART / np.sqrt(np.maximum(sizes / LONGEST_ROW, 1.0))
-        if geometry.tensors > 1:
+        if geometry.is_joined:
             far = geometry.to_rows(geometry.of_owner(far))
-        self._cos2_far = 1.0 - np.maximum(far, NOT_NEAR)
-        self._cos2_nearer = 1.0 - np.maximum(far / MARGIN, NOT_NEAR)
+        self._cos_far = np.sqrt(1.0 - np.maximum(far, NOT_NEAR))
+        self._cos_nearer = np.sqrt(1.0 - np.maximum(far / MARGIN, NOT_NEAR))
+        self._guesses = guesses
         self._exact: _Exact | None = None
         self._masked: dict[tuple[int, int], tuple[Float, Float]] = {}
         self.near = [False] * pairs
@@ -72,7 +82,9 @@ class Chords:
             self._masked[block, pair] = aa, bb
         ab = self._ab[block, pair]
         self._geometry.row_dots(a, b, self._spare, ab)
-        if self._is_close(aa, bb, ab).any():
+        has_guess = self._guesses and block > 0
+        cos = self._cos_nearer if has_guess else self._cos_far
+        if (has_guess and self.near[pair]) or _is_close(aa, bb, ab, cos).any():
             self.add_near(block, pair, (a, aa), (b, bb))
 
     def products(self, block: int) -> list[Float]:
@@ -86,8 +98,7 @@ class Chords:
             block: The block.
             norm2: Its row sums of squares, [snapshots, rows].
         """
-        aa, bb, ab = norm2[:-1], norm2[1:], self._ab[block]
-        close = (ab * ab > self._cos2_nearer * (aa * bb)).any(-1)
+        close = _is_close(norm2[:-1], norm2[1:], self._ab[block], self._cos_nearer).any(-1)
         return [int(pair) for pair in close.nonzero()[0] if not self.near[pair]]
 
     def add_near(self, block: int, pair: int, start: NearEnd, end: NearEnd) -> None:
@@ -102,7 +113,7 @@ class Chords:
             self._exact = _Exact.empty(*self._ab.shape, geometry.channels)
         exact = self._exact
         ratio: Float | float
-        if geometry.tensors == 1:
+        if not geometry.is_joined:
             ratio = kernels.one_reference_ratio(float(aa.sum()), float(bb.sum()))
         else:
             ratio = kernels.reference_ratio(geometry.to_channels(aa), geometry.to_channels(bb))
@@ -139,16 +150,12 @@ class Chords:
         da = geometry.to_channels(ab - r * aa)
         if (exact := self._exact) is not None:
             counts = exact.taken[..., None]
-            if geometry.tensors > 1:
-                counts = counts & geometry.whole_tensors(self._is_close(aa, bb, ab))
+            if geometry.is_joined:
+                counts = counts & geometry.whole_tensors(_is_close(aa, bb, ab, self._cos_far))
             dd = np.where(counts, geometry.to_channels(exact.dd), dd)
             da = np.where(counts, geometry.to_channels(exact.da), da)
             ratio = np.where(counts, exact.ratio, ratio)
         return ChordSums(a2, b2, dd, da, ratio)
-
-    def _is_close(self, aa: Float, bb: Float, ab: Float) -> Flags:
-        close: Flags = ab * ab > self._cos2_far * (aa * bb)
-        return close
 
     def _without(
         self, a: Slab, b: Slab, bad_a: torch.Tensor | None, bad_b: torch.Tensor | None
@@ -168,6 +175,12 @@ class Chords:
         copy = self._space.slab(name, self._geometry)
         copy.flat.copy_(x.flat).masked_fill_(bad, 0.0)
         return copy
+
+
+def _is_close(aa: Float, bb: Float, ab: Float, cos: Float) -> Flags:
+    """Rows whose angle is below that of `cos`; a^2 b^2 need not be a number that float64 has."""
+    close: Flags = ab > cos * (np.sqrt(aa) * np.sqrt(bb))
+    return close
 
 
 @dataclass(frozen=True, slots=True)

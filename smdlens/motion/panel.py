@@ -48,7 +48,10 @@ class Panel:
         ]
         snapshots, count = len(plan.snapshots), len(blocks)
         self._norm2 = np.empty((count, snapshots, self._geometry.rows))
-        self._chords = Chords(plan, count, self._geometry, space)
+        # What depends on other snapshots must not decide this: it shows in the last bits.
+        self._guesses = size >= _WORTH_A_GUESS and self._weights[0].rows is not None
+        self._guesses = self._guesses and not plan.clock
+        self._chords = Chords(plan, count, self._geometry, space, guesses=self._guesses)
         self._rounding = RoundingSample(plan, blocks, self._geometry, space)
         outer, _, inner = blocks[0].stripes[0].shape
         self._clock = np.zeros((snapshots, outer * inner)) if plan.clock else None
@@ -69,8 +72,7 @@ class Panel:
         """Bring every block of every snapshot in."""
         buffers = BufferSums(self._plan, len(self._blocks), self._geometry, self._space)
         self._chords.clear()
-        quick = self._geometry.size >= _WORTH_A_GUESS and self._weights[0].rows is not None
-        quick = quick and self._clock is None and not buffers.wanted and not careful
+        quick = self._guesses and not buffers.wanted and not careful
         for place, block in enumerate(self._blocks):
             if place and quick:
                 self._next_block(place, block)

@@ -68,13 +68,13 @@ class TensorPlan:
     """One tensor through all snapshots, or several small ones as if they were one.
 
     Attributes:
-        name: Canonical name, for messages.
+        name: Canonical name, for messages; of several tensors, that of the first.
         layout: Element to channel; of several tensors, their channels one after another.
         clock: Whether the sum over the channel axis is wanted.
         snapshots: Where the bytes lie, in order of the snapshots.
         gradients: Per pair of neighbours, the rule that gives g; None where it is not known.
         gathered: Whether some source has to be gathered as a whole.
-        joined: Of several tensors, all their elements as one block; else None.
+        joined: Of small tensors, all their elements as one block; else None.
     """
 
     name: str

@@ -14,8 +14,10 @@ from smdlens.motion.plan import Task, TensorPlan
 from smdlens.motion.sums import TaskSums, TensorSums, quiet
 from smdlens.motion.workspace import Workspace
 
-# Numbers of each kind that a panel keeps for all its blocks and snapshots.
-_KEPT = 1 << 18
+# Row sums of each kind and snapshot that a panel keeps for all its blocks. More would be wanted for
+# few snapshots; but where panels are cut shows in the last bits, and a tensor's sums are to be the
+# same bit by bit among however many snapshots it is measured.
+_KEPT = 1 << 13
 
 
 def run_task(task: Task, space: Workspace) -> TaskSums:
@@ -78,7 +80,7 @@ def _alike(
 ) -> Iterator[tuple[Block, ...]]:
     """Runs of blocks of one shape, of the same channels or each of the next ones."""
     rows = geometry_of(covered[0], space.device).rows
-    most = max(_KEPT // (rows * len(plan.snapshots)), 1)
+    most = max(_KEPT // rows, 1)
     run: list[Block] = []
     for block in covered:
         if run and not (len(run) < most and not plan.clock and _continues(run, block)):
