@@ -98,8 +98,9 @@ class Chords:
             block: The block.
             norm2: Its row sums of squares, [snapshots, rows].
         """
-        close = _is_close(norm2[:-1], norm2[1:], self._ab[block], self._cos_nearer).any(-1)
-        return [int(pair) for pair in close.nonzero()[0] if not self.near[pair]]
+        close = _is_close(norm2[:-1], norm2[1:], self._ab[block], self._cos_nearer)
+        found: list[int] = np.flatnonzero(np.any(close, axis=-1)).tolist()
+        return [pair for pair in found if not self.near[pair]]
 
     def add_near(self, block: int, pair: int, start: NearEnd, end: NearEnd) -> None:
         """Sums of b - r a itself, from both ends and their row sums of squares.

@@ -112,6 +112,18 @@ def test_angle_agrees_with_mpmath(
     assert abs(sums.chord.total_chord2()[0] / chord2 - 1) < 2 * limit
 
 
+@pytest.mark.parametrize("scale", [1e-140, 1e-80, 1e80, 1e140])
+@pytest.mark.parametrize("angle", [1e-6, 1e-3, 0.3])
+def test_float64_weights_whose_fourth_power_is_no_number(
+    tmp_path: Path, angle: float, scale: float
+) -> None:
+    """Near or not is told from sums of squares, whose products overflow or vanish here."""
+    a, b = (scale * end for end in rotated(480, angle, 0.1, 7, torch.float64))
+    sums = pair_sums(a, b, Layout(1, 12, 40), 96, tmp_path)
+    chord2, _ = exact_chord2(a, b)
+    assert abs(sums.chord.total_chord2()[0] / chord2 - 1) < 2e-12
+
+
 @pytest.mark.parametrize("dtype", [torch.float64, torch.float32, torch.bfloat16])
 @pytest.mark.parametrize("growth", [1e-3, 0.1])
 def test_every_difference_is_correctly_rounded(dtype: torch.dtype, growth: float) -> None:
