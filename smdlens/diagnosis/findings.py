@@ -59,15 +59,28 @@ def _rows(diagnosis: Diagnosis, stage: int) -> pl.DataFrame:
 
 
 def _no_invariant(diagnosis: Diagnosis) -> Iterator[Finding]:
-    if not _bound(diagnosis):
-        yield Finding(
-            "SMD001",
-            Outcome.INCONCLUSIVE,
-            "network",
-            "no scale-invariant tensor was found: without a normalisation behind it a weight has "
-            "no spherical equilibrium, and the theory does not bind here",
-            "Norms and angles are listed all the same.",
+    if _bound(diagnosis):
+        return
+    groups = diagnosis.groups
+    sets = groups.unmeasured_sets
+    what = (
+        "no scale-invariant tensor was found: without a normalisation behind it a weight has no "
+        "spherical equilibrium, and the theory does not bind here"
+    )
+    if sets:
+        one = max(sets, key=lambda tensor: len(tensor.shape))
+        what = (
+            f"{len(sets)} of {count_of(len(groups.tensors), 'tensor')} are scale-invariant only "
+            f"jointly with others, and no such set can be measured ({one.name}: "
+            f"{one.not_measured})"
         )
+    remedy = "Norms and angles are listed all the same."
+    if groups.source == "names":
+        remedy = (
+            "If the network normalises them in a way that names do not show, give it with --model "
+            "PKG.MOD:FACTORY or --graph FILE. Norms and angles are listed all the same."
+        )
+    yield Finding("SMD001", Outcome.INCONCLUSIVE, "network", what, remedy)
 
 
 def _stages_not_held(diagnosis: Diagnosis) -> Iterator[Finding]:
@@ -167,8 +180,8 @@ def _leaks(diagnosis: Diagnosis) -> Iterator[Finding]:
             "SMD007",
             Outcome.WARN,
             worst["tensor"],
-            f"epsilon of the normalisation acts on {len(leaking)} tensors like a weight decay of "
-            f"its own, up to {worst['eps_leak']:+.0%} of the declared one at the end of the run",
+            f"epsilon of the normalisation acts on {count_of(len(leaking), 'tensor')} like a weight "
+            f"decay of its own, up to {worst['eps_leak']:+.0%} of the declared one at the end of the run",
             "Their angle settles away from the equilibrium value; a smaller epsilon restores it.",
         )
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from smdlens.diagnosis.records import Diagnosis
 from smdlens.report.numbers import enumeration, ratio
 from smdlens.report.summary import EquilibriumCounts, StageSummary, invariant_names, sets_measured
+from smdlens.symmetry.records import ScaleGroups
 from smdlens.vocabulary import HELD_STATES, NOT_HELD_STATES, State
 
 # (one stage, several stages) that did something instead of holding equilibrium
@@ -39,8 +40,7 @@ def headline(
     """One or two sentences: what holds, what does not, by how much."""
     invariant = len(invariant_names(diagnosis))
     if not invariant:
-        none = f"none of the {len(diagnosis.groups.tensors)} tensors is known to be scale-invariant"
-        return f"The theory does not bind here: {none}."
+        return f"The theory does not bind here: {_none_bound(diagnosis.groups)}."
     if not counts.total:
         return "Undetermined: no stage of the run could be judged."
     if counts.not_held:
@@ -51,6 +51,16 @@ def headline(
         return _undetermined(counts)
     what = "tensors and sets" if sets_measured(diagnosis) else "tensors"
     return _held(invariant, what, stages, counts)
+
+
+def _none_bound(groups: ScaleGroups) -> str:
+    tensors, sets = len(groups.tensors), len(groups.unmeasured_sets)
+    if sets:
+        return (
+            f"none of the {tensors} tensors is scale-invariant on its own, and no set of the "
+            f"{sets} that are so jointly can be measured"
+        )
+    return f"none of the {tensors} tensors is known to be scale-invariant"
 
 
 def _held(

@@ -65,8 +65,15 @@ def ratio_precise(value: float | None) -> str:
 
 
 def quantity(value: float | None) -> str:
-    """A norm or another positive quantity in three significant digits."""
-    return "?" if value is None or not math.isfinite(value) else f"{value:#.3g}".removesuffix(".")
+    """A norm or another quantity in three significant digits: 0.452, 1,430, 1.49e-5."""
+    if value is None or not math.isfinite(value):
+        return "?"
+    if value and not 1e-4 <= abs(value) < 999_500:
+        mantissa, exponent = f"{value:.2e}".split("e")
+        return f"{mantissa}e{int(exponent)}"
+    if abs(value) >= 999.5:
+        return f"{float(f'{value:.3g}'):,.0f}"
+    return f"{value:#.3g}".removesuffix(".")
 
 
 def bytes_text(value: float) -> str:

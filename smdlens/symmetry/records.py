@@ -89,6 +89,12 @@ class ScaleGroups:
     witnesses: Mapping[str, TensorSymmetry] = field(default_factory=dict)
 
     @property
+    def unmeasured_sets(self) -> tuple[TensorSymmetry, ...]:
+        """Members of jointly invariant sets that no vector is measured for."""
+        jointly = Role.JOINTLY_SCALE_INVARIANT
+        return tuple(t for t in self.tensors.values() if t.role is jointly and t.not_measured)
+
+    @property
     def measured(self) -> ScaleGroups:
         """The same with the witnesses among the tensors."""
         return ScaleGroups({**self.tensors, **self.witnesses}, self.source)

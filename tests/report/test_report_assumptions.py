@@ -28,8 +28,8 @@ def test_the_worst_of_the_broken_cases_is_shown():
     assert row.outcome is Outcome.WARN
     assert row.verdict == "broken in 2, holds in 1, not known in 1 of 4 cases"
     assert row.where == "stage 1, five times"
-    assert row.value.endswith("5.00e-05")
-    assert row.limit == "below 1.00e-05"
+    assert row.value.endswith("5.00e-5")
+    assert row.limit == "below 1.00e-5"
 
 
 def test_of_lower_bounds_the_smallest_is_the_worst():

@@ -1,3 +1,5 @@
+import dataclasses
+
 import pytest
 import report_helpers as h
 
@@ -55,6 +57,22 @@ def test_network_without_invariant_tensors():
     text = headline([[U, U]], roles=[Role.NOT_SCALE_INVARIANT, Role.UNKNOWN])
     assert text == (
         "The theory does not bind here: none of the 2 tensors is known to be scale-invariant."
+    )
+
+
+def test_sets_that_cannot_be_measured_are_not_called_no_sets():
+    diagnosis = h.with_states([[U, U, U]], roles=[Role.JOINTLY_SCALE_INVARIANT] * 2 + [Role.UNKNOWN])
+    tensors = {
+        name: dataclasses.replace(t, not_measured="adamw scales their gradients apart")
+        if t.role is Role.JOINTLY_SCALE_INVARIANT
+        else t
+        for name, t in diagnosis.groups.tensors.items()
+    }
+    groups = dataclasses.replace(diagnosis.groups, tensors=tensors)
+    report = h.resnet_report(dataclasses.replace(diagnosis, groups=groups))
+    assert report.summary.headline == (
+        "The theory does not bind here: none of the 3 tensors is scale-invariant on its own, and "
+        "no set of the 2 that are so jointly can be measured."
     )
 
 

@@ -69,3 +69,23 @@ def test_rate(value, text):
 def test_ratio(value, text):
     assert numbers.ratio(value) == text
     assert len(text) <= 5
+
+
+@pytest.mark.parametrize(
+    ("value", "text"),
+    [
+        (0.45249, "0.452"),
+        (2.0, "2.00"),
+        (434.6, "435"),
+        (999.6, "1,000"),
+        (1433.0, "1,430"),
+        (1.4863e-5, "1.49e-5"),
+        (-1.4863e-5, "-1.49e-5"),
+        (2.34e7, "2.34e7"),
+        (0.0, "0.00"),
+        (None, "?"),
+        (float("nan"), "?"),
+    ],
+)
+def test_quantity(value, text):
+    assert numbers.quantity(value) == text

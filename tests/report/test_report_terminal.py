@@ -162,6 +162,17 @@ def test_network_without_invariant_tensors_gets_its_own_table():
     assert "worst tensors" not in text
 
 
+def test_what_nothing_tells_from_zero_is_a_bound():
+    diagnosis = h.with_states(
+        [["undetermined"] * 2], roles=[Role.NOT_SCALE_INVARIANT] * 2, ratio=0.8
+    )
+    low = pl.Series("ratio_low", [0.0, 0.3])
+    rows = diagnosis.stage_tensors.with_columns(low, ratio_high=pl.lit(0.9))
+    text = h.rendered(h.resnet_report(dataclasses.replace(diagnosis, stage_tensors=rows)))
+    first, second = (line for line in text.splitlines() if "conv" in line)
+    assert first.endswith("< 0.90") and second.endswith("  0.80")
+
+
 def test_skipped_files_are_counted_and_unreadable_ones_named():
     series = dataclasses.replace(
         REPORT.series,

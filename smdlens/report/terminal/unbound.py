@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 import polars as pl
@@ -31,7 +32,8 @@ def show(report: Report, pen: Pen) -> None:
         return
     rows = frame.to_dicts() if pen.verbose else frame.head(_FEW).to_dicts()
     some = f", {len(rows)} of {frame.height} tensors" if len(rows) < frame.height else ""
-    pen.line(f"{title}: decayed, but not scale-invariant{some}")
+    alone = " on their own" if report.diagnosis.groups.unmeasured_sets else ""
+    pen.line(f"{title}: decayed, but not scale-invariant{alone}{some}")
     columns = [
         Column("", flexible=True),
         Column("norm", right=True),
@@ -43,10 +45,11 @@ def show(report: Report, pen: Pen) -> None:
 
 def _last_rows(report: Report) -> pl.DataFrame:
     """One row per unbound tensor: norm and ratio of the last stage, angle of the last interval."""
+    one_step = ("one_step_angle_rad", "one_step_low", "one_step_high")
     angles = (
         report.intervals.filter(pl.col("one_step_angle_rad").is_not_null())
         .group_by("tensor", maintain_order=True)
-        .agg(pl.col("one_step_angle_rad").last())
+        .agg(pl.col(one_step).last())
     )
     return (
         report.stages.filter(~pl.col("tensor").is_in(invariant_names(report.diagnosis)))
@@ -56,10 +59,20 @@ def _last_rows(report: Report) -> pl.DataFrame:
 
 
 def _cells(row: dict[str, Any]) -> list[Cell]:
-    angle = row["one_step_angle_rad"]
+    angle = _bounded(row, "one_step_angle_rad", "one_step", numbers.quantity)
     return [
         row["tensor"],
         numbers.quantity(row["norm"]),
-        "?" if angle is None else f"{numbers.quantity(angle)} rad",
-        numbers.ratio(row["ratio"]),
+        angle if angle == "?" else f"{angle} rad",
+        _bounded(row, "ratio", "ratio", numbers.ratio),
     ]
+
+
+def _bounded(
+    row: dict[str, Any], value: str, interval: str, words: Callable[[float | None], str]
+) -> str:
+    """The value, or only its upper bound where nothing tells it from zero."""
+    low, high = row[f"{interval}_low"], row[f"{interval}_high"]
+    if low == 0.0 and high:
+        return f"< {words(high)}"
+    return words(row[value])
