@@ -19,6 +19,8 @@ TASK_BYTES = 8 << 20
 # What a tensor costs beyond its bytes, however small it is, in bytes that are read and summed
 # meanwhile: a batch of tiny ones is one of many rows.
 TENSOR_BYTES = 512 << 10
+# Weights of all snapshots in a block of small tensors: they are kept until its end (rounding.py).
+JOINED_WEIGHTS = 1 << 24
 
 
 def batches(plans: Sequence[TensorPlan], block_elements: int) -> Iterator[tuple[Task, ...]]:
@@ -56,7 +58,8 @@ def _neighbours(plans: Sequence[TensorPlan], block_elements: int) -> Iterator[tu
     size, kind = 0, None
     for index, plan in enumerate(plans):
         its_kind = _kind(plan) if _is_joined(plan) else None
-        if run and (its_kind is None or its_kind != kind or size + plan.numel > block_elements):
+        most = min(block_elements, JOINED_WEIGHTS // len(plan.snapshots))
+        if run and (its_kind is None or its_kind != kind or size + plan.numel > most):
             yield tuple(run)
             run, size = [], 0
         if its_kind is None:

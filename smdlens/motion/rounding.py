@@ -33,6 +33,8 @@ _FORMATS: dict[torch.dtype, tuple[int, int]] = {
 }
 _EXPONENT = 0x7FF0000000000000
 _SAMPLE = 4096
+# Sampled weights whose exponents are looked at in one go: 8 MB, and as much twice more meanwhile.
+_AT_ONCE = 1 << 20
 
 
 def sampling_step(numel: int) -> int:
@@ -138,11 +140,12 @@ class RoundingSample:
 
     def summed(self, snapshot: Float) -> None:
         """Write the sums into `TensorSums.snapshot`."""
+        most = max(_AT_ONCE // max(self._kept.shape[1], 1), 1)
         first = 0
         while first < len(self._dtypes):
             dtype = self._dtypes[first]
             last = first + 1
-            while last < len(self._dtypes) and self._dtypes[last] == dtype:
+            while last < min(len(self._dtypes), first + most) and self._dtypes[last] == dtype:
                 last += 1
             kept = self._kept[first:last]
             power = leading_powers(kept, dtype)

@@ -67,6 +67,21 @@ def test_what_is_joined(tmp_path: Path) -> None:
     assert joined_tensors([*plans[:2], other, *plans[3:]])[:3] == [(0, 1), (2,), tuple(range(3, 9))]
 
 
+def test_many_snapshots_make_smaller_blocks_and_no_other_numbers(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Their weights are kept until a block's end: memory would grow with the snapshots."""
+    series, groups = run_of(tmp_path, ())
+    plans = [each.plan for each in select(series, groups, SGD)]
+    whole = measure(series, groups, SGD, device="cpu")
+    monkeypatch.setattr(batches_module, "JOINED_WEIGHTS", 3 * 2600)
+    monkeypatch.setattr("smdlens.motion.rounding._AT_ONCE", 1)
+    assert joined_tensors(plans) == [(0, 1, 2, 3), (4,), (5, 6, 7), (8,)]
+    small = measure(series, groups, SGD, device="cpu")
+    assert small.snapshots.equals(whole.snapshots)
+    assert small.pairs.equals(whole.pairs)
+
+
 def test_ranges_that_meet_in_a_file_become_one() -> None:
     def plan(*extents: Extent) -> TensorPlan:
         sources = SnapshotSources(TensorRef("w", (4,), "float32", extents))
