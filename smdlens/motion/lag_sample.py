@@ -70,7 +70,10 @@ def lag_angles(snapshots: pl.DataFrame, pairs: pl.DataFrame) -> pl.DataFrame:
         .agg(pl.col("turn2"))
         .iter_rows()
     )
-    unit = _unit_vectors(kept)
+    norms = np.sqrt(kept.get_column("w2").to_numpy())
+    samples = kept.get_column("sample")
+    weights = samples.explode().to_numpy()
+    stops = np.cumsum(samples.list.len().to_numpy())
     steps = kept.get_column("step").to_numpy()
     names = kept.get_column("tensor")
     edges = np.concatenate([[0], np.flatnonzero(names != names.shift()), [len(names)]])
@@ -82,9 +85,11 @@ def lag_angles(snapshots: pl.DataFrame, pairs: pl.DataFrame) -> pl.DataFrame:
             if last - first < 2:
                 continue
             name, own = names[first], steps[first:last]
+            held = weights[stops[first - 1] if first else 0 : stops[last - 1]]
+            unit = held.reshape(last - first, -1) / norms[first:last, None]
             start, end = _ends(len(own))
             own_exact = np.array(exact[name], dtype=np.float64)
-            turned.append(_turn2(np.stack(unit[first:last]), own_exact))
+            turned.append(_turn2(unit, own_exact))
             owners += [name] * len(start)
             ends.append((start, end, own[start], own[end]))
         turn2 = np.concatenate(turned) if turned else np.empty(0)
@@ -100,15 +105,6 @@ def _norm2_to(pairs: pl.DataFrame, snapshots: pl.DataFrame) -> pl.Series:
     return pairs.join(
         norms, on=["tensor", "snapshot_to"], how="left", maintain_order="left"
     ).get_column("w2")
-
-
-def _unit_vectors(kept: pl.DataFrame) -> list[Float]:
-    """The kept weights of each row over the norm of all of that tensor's."""
-    lengths = kept.get_column("sample").list.len().to_numpy()
-    values = kept.get_column("sample").explode().to_numpy()
-    with np.errstate(divide="ignore", invalid="ignore"):
-        unit = values / np.repeat(np.sqrt(kept.get_column("w2").to_numpy()), lengths)
-    return np.split(unit, np.cumsum(lengths)[:-1])
 
 
 @lru_cache
