@@ -56,14 +56,18 @@ def _cells(axes: Axes, data: PlotData, ratio: Array) -> None:
     first, last = data.steps[0], data.steps[-1]
     at = first + (np.arange(_COLUMNS) + 0.5) * (last - first) / _COLUMNS
     interval = np.clip(np.searchsorted(data.steps, at, side="right") - 1, 0, ratio.shape[1] - 1)
-    image = colours(ratio, data.tolerance)[:, interval]
-    tall = np.repeat(image, max(1, 400 // max(len(ratio), 1)), axis=0)
+    # Bytes before columns: of very many tensors the picture would fill the memory.
+    image = _bytes(colours(ratio, data.tolerance))[:, interval]
     axes.imshow(
-        (tall * 255).round().astype(np.uint8),
+        np.repeat(image, max(1, 400 // max(len(ratio), 1)), axis=0),
         extent=(first, last, len(ratio) - 0.5, -0.5),
         aspect="auto",
         interpolation="none",
     )
+
+
+def _bytes(cells: NDArray[np.float64]) -> NDArray[np.uint8]:
+    return (cells * 255).round().astype(np.uint8)
 
 
 def _scale(axes: Axes, tolerance: float, height: float) -> None:
@@ -72,7 +76,7 @@ def _scale(axes: Axes, tolerance: float, height: float) -> None:
     strip = colours((_FULL**exponent)[None, :], tolerance)
     box = axes.inset_axes((0.0, 1.0 + 0.16 / (height - 1.25), 0.42, 0.11 / (height - 1.25)))
     box.imshow(
-        (strip * 255).round().astype(np.uint8),
+        _bytes(strip),
         extent=(-1.0, 1.0, 0.0, 1.0),
         aspect="auto",
         interpolation="none",
