@@ -3,9 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import json
-import math
-from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 import polars as pl
@@ -13,7 +10,7 @@ import polars as pl
 from smdlens.diagnosis.cases import CheckResult
 from smdlens.diagnosis.records import INTERVAL_SCHEMA, STAGE_TENSOR_SCHEMA, MetricStage
 from smdlens.hyper.metrics import Metric
-from smdlens.names import for_json
+from smdlens.report.json_text import clean, document
 from smdlens.report.schedule import at_most
 from smdlens.snapshots.conversions import conversions
 from smdlens.version import __version__
@@ -23,11 +20,15 @@ if TYPE_CHECKING:
     from smdlens.report.build import Report
 
 SCHEMA_VERSION = "1.0"
-_SIGNIFICANT_DIGITS = 12
 
 
 def to_dict(report: Report, result: CheckResult | None = None) -> dict[str, Any]:
     """The whole report as dicts, lists and scalars; with `result` what a policy made of it."""
+    return {key: clean(value) for key, value in _content(report, result).items()}
+
+
+def _content(report: Report, result: CheckResult | None) -> dict[str, Any]:
+    """What the report says, not cleaned yet; frames stand for the list of their rows."""
     diagnosis = report.diagnosis
     content: dict[str, Any] = {
         "schema_version": SCHEMA_VERSION,
@@ -35,7 +36,7 @@ def to_dict(report: Report, result: CheckResult | None = None) -> dict[str, Any]
         "command": list(report.command),
         "run": _run(report),
         "tensors": [_tensor(t) for t in diagnosis.groups.tensors.values()],
-        "intervals": diagnosis.intervals.select(list(INTERVAL_SCHEMA)).to_dicts(),
+        "intervals": diagnosis.intervals.select(list(INTERVAL_SCHEMA)),
         "stages": _stages(report),
         "decays": _decays(report),
         "assumptions": [
@@ -51,8 +52,8 @@ def to_dict(report: Report, result: CheckResult | None = None) -> dict[str, Any]
             }
             for a in diagnosis.assumptions
         ],
-        "theorems": diagnosis.theorems.to_dicts(),
-        "unit_gradients": diagnosis.unit_gradients.to_dicts(),
+        "theorems": diagnosis.theorems,
+        "unit_gradients": diagnosis.unit_gradients,
         "findings": [
             {
                 "rule": f.rule,
@@ -74,18 +75,18 @@ def to_dict(report: Report, result: CheckResult | None = None) -> dict[str, Any]
         },
     }
     if diagnosis.lags is not None and not diagnosis.lags.is_empty():
-        content["lags"] = diagnosis.lags.to_dicts()
+        content["lags"] = diagnosis.lags
         content["lags_of_all_weights"] = diagnosis.lags_of_all_weights
     if diagnosis.metric is not None:
         content["metric"] = _metric(diagnosis.metric, diagnosis.metric_stages)
     if result is not None:
         content["check"] = _check(result)
-    return {key: _clean(value) for key, value in content.items()}
+    return content
 
 
 def dumps(report: Report, result: CheckResult | None = None) -> str:
     """The report as JSON text, one record per line, ending with a newline."""
-    return _text(to_dict(report, result)) + "\n"
+    return document(_content(report, result))
 
 
 def _metric(metric: Metric, stages: tuple[MetricStage, ...]) -> dict[str, Any]:
@@ -254,47 +255,3 @@ def _decays(report: Report) -> list[dict[str, Any]]:
         }
         for d in report.diagnosis.decays
     ]
-
-
-def _clean(value: Any) -> Any:
-    """Rounds floats, repairs text; a record whose float is not finite gets null and a flag."""
-    if isinstance(value, str):
-        return for_json(value)
-    if isinstance(value, float):
-        return _round(value) if math.isfinite(value) else None
-    if isinstance(value, Mapping):
-        cleaned = {str(k): _clean(v) for k, v in value.items()}
-        lost = [
-            f"nonfinite_{k}"
-            for k, v in value.items()
-            if isinstance(v, float) and not math.isfinite(v)
-        ]
-        if lost:
-            cleaned["flags"] = [*(cleaned.get("flags") or []), *lost]
-        return cleaned
-    if isinstance(value, list | tuple):
-        return [_clean(v) for v in value]
-    return value
-
-
-def _round(value: float) -> float:
-    return float(f"{value:.{_SIGNIFICANT_DIGITS}g}")
-
-
-def _text(value: Any, indent: str = "") -> str:
-    """JSON with one record per line: long tables stay readable and comparable line by line."""
-    deeper = indent + "  "
-    if isinstance(value, dict) and any(_is_table(v) for v in value.values()):
-        items = [f"{json.dumps(k)}: {_text(v, deeper)}" for k, v in value.items()]
-        return "{\n" + ",\n".join(deeper + i for i in items) + f"\n{indent}}}"
-    if _is_table(value) and isinstance(value, list):
-        return "[\n" + ",\n".join(deeper + _text(v, deeper) for v in value) + f"\n{indent}]"
-    return json.dumps(value, allow_nan=False)
-
-
-def _is_table(value: Any) -> bool:
-    """Whether a value is too much for one line: a list of records that are records of something."""
-    if isinstance(value, dict):
-        return any(_is_table(v) for v in value.values())
-    # Evidence and parts are short lists of short records and stay within their tensor's line.
-    return isinstance(value, list) and any(isinstance(v, dict) and len(v) > 4 for v in value)
