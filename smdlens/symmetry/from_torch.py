@@ -38,7 +38,8 @@ def graph_of_module(
     modes = {module: module.training for module in model.modules()}
     model.eval()
     try:
-        program = _exported(model, tuple(args), dict(kwargs or {}))
+        with _uncached(model):
+            program = _exported(model, tuple(args), dict(kwargs or {}))
     finally:
         for module, mode in modes.items():
             module.training = mode
@@ -66,6 +67,20 @@ def _exported(model: nn.Module, args: tuple[object, ...], kwargs: dict[str, obje
         remedy="Check --input or --input-fn; data-dependent control flow has no graph. "
         "With --model-optional the analysis goes on from names.",
     ) from failure
+
+
+@contextmanager
+def _uncached(model: nn.Module) -> Iterator[None]:
+    """Hugging Face's models return their key-value cache, a type that torch.export cannot name."""
+    configs = {id(c): c for m in model.modules() if (c := getattr(m, "config", None)) is not None}
+    asked = [c for c in configs.values() if getattr(c, "use_cache", None) is True]
+    try:
+        for config in asked:
+            config.use_cache = False
+        yield
+    finally:
+        for config in asked:
+            config.use_cache = True
 
 
 @contextmanager

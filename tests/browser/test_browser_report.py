@@ -67,6 +67,24 @@ def test_themes_change_the_page_and_its_figures(opened, report):
     assert light[1] != dark[1]
 
 
+def test_a_norm_goes_on_through_cuts_and_angles_jump(opened, report):
+    page = opened(report)
+    lines = page.locator("#drawing svg path.line.measured")
+    angle, norm = lines.evaluate_all("paths => paths.map(p => p.getAttribute('d'))")
+    assert norm.count("M") == 1 < angle.count("M")
+
+
+@pytest.mark.parametrize("options", [{}, PHONE], ids=["wide", "phone"])
+def test_no_number_of_the_axes_is_cut_off(opened, report, options):
+    page = opened(report, **options)
+    outside = page.locator("#drawing svg").evaluate(
+        "svg => [...svg.querySelectorAll('text')].filter(t => {"
+        " const b = t.getBBox(), v = svg.viewBox.baseVal;"
+        " return b.x < v.x || b.x + b.width > v.x + v.width; }).map(t => t.textContent)"
+    )
+    assert outside == []
+
+
 def test_a_large_run_opens_at_once(opened, large):
     page = opened(large)
     assert large.stat().st_size < 5_000_000

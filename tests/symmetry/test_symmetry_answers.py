@@ -1,6 +1,7 @@
 """What the answer says: granularity, parts, joint sets, the norm behind, reasons, notes."""
 
 from fractions import Fraction
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -31,6 +32,29 @@ def test_convolution_in_front_of_batch_norm():
     )  # fmt: skip
     assert bias.role is Role.IRRELEVANT and bias.clock
     assert head.role is Role.NOT_SCALE_INVARIANT and head.clock
+
+
+class Remembers(nn.Module):
+    """Like Hugging Face's decoders: beside the scores it returns a cache of a type of its own."""
+
+    class Cache:
+        pass
+
+    def __init__(self):
+        super().__init__()
+        self.config = SimpleNamespace(use_cache=True)
+        self.inner = nn.Sequential(nn.Conv1d(2, 4, 3), nn.BatchNorm1d(4), nn.ReLU())
+
+    def forward(self, x):
+        scores = self.inner(x).mean(-1)
+        return (scores, self.Cache()) if self.config.use_cache else (scores,)
+
+
+def test_a_cache_in_the_output_is_switched_off_and_on_again():
+    model = Remembers()
+    tensors = smdlens.scale_symmetry(model, (torch.randn(2, 2, 8),)).tensors
+    assert tensors["inner.0.weight"].role is Role.SCALE_INVARIANT
+    assert model.config.use_cache is True
 
 
 def test_groups_of_a_group_norm():

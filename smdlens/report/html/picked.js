@@ -32,11 +32,12 @@
     if (text !== undefined) made.textContent = text;
     return made;
   };
-  const path = (xs, ys) => {
+  // What belongs to an interval jumps at a cut of the learning rate; a norm goes on.
+  const path = (xs, ys, jumps = true) => {
     let text = "", pen = "M";
     xs.forEach((x, i) => {
       if (Number.isFinite(ys[i])) { text += `${pen}${x.toFixed(1)} ${ys[i].toFixed(1)}`; pen = "L"; } else pen = "M";
-      if (data.cuts.some((cut) => middles[i] < cut && cut < middles[i + 1])) pen = "M";
+      if (jumps && data.cuts.some((cut) => middles[i] < cut && cut < middles[i + 1])) pen = "M";
     });
     return text;
   };
@@ -111,8 +112,8 @@
     y = panel(svg, top, width, "weight norm", norms);
     node(svg, "path", { class: "line expected", d: path(xs, norms[1].map(y)) });
     node(svg, "path", { class: "line relaxed", d: path(xs, norms[2].map(y)) });
-    node(svg, "path", { class: "line measured", d: path(ends, norms[0].map(y)) });
-    for (const tick of linearTicks(first, last, width / 110)) node(svg, "text", { x: scaleX(tick), y: top + HEIGHT + 18, "text-anchor": "middle" }, tick.toLocaleString("en"));
+    node(svg, "path", { class: "line measured", d: path(ends, norms[0].map(y), false) });
+    for (const tick of linearTicks(first, last, width / 110)) node(svg, "text", { x: scaleX(tick), y: top + HEIGHT + 18, "text-anchor": scaleX(tick) > width - 36 ? "end" : "middle" }, tick.toLocaleString("en"));
     node(svg, "path", { class: "cursor", id: "line", d: "" });
     svg.addEventListener("pointermove", (event) => {
       const at = first + (event.offsetX * width / svg.clientWidth - LEFT) / (width - LEFT - RIGHT) * (last - first);
