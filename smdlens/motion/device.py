@@ -67,9 +67,14 @@ def _faster() -> Device:
     """The GPU where copying a float32 block there and reducing it in float64 beats the CPU."""
     cuda = Device(torch.device("cuda", 0), CUDA_BLOCK, "auto chose cuda:0 after a short trial")
     values = torch.ones(_TRIAL_ELEMENTS)
-    seconds = {
-        device.type: _trial(values, device) for device in (cuda.torch_device, torch.device("cpu"))
-    }
+    try:
+        seconds = {
+            device.type: _trial(values, device)
+            for device in (cuda.torch_device, torch.device("cpu"))
+        }
+    except RuntimeError:
+        # Most likely somebody else's work fills its memory.
+        return _cpu("auto chose cpu: the GPU failed a short trial")
     return cuda if seconds["cuda"] < seconds["cpu"] else _cpu("auto chose cpu after a short trial")
 
 

@@ -23,6 +23,9 @@ Float = NDArray[np.float64]
 _BLOCK = 1 << 20
 _GATHERED_BLOCK = 1 << 24
 _TASK_BLOCKS = 32
+# Rounding of the sums shows as a squared angle; where that is above the first number it has to be
+# so many times smaller than what is measured.
+_SEEN, _CLEAR = 1e-12, 100.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,6 +76,8 @@ class GramSums:
     def turn2(self) -> Float:
         """2 (1 - cos) between snapshots i < j in row order; NaN where an end is zero or lost.
 
+        NaN too where one is so much longer than another that rounding hides it.
+
         |w_i - w_j|^2 = E_ii + E_jj - 2 E_ij, and what the change of length takes of it is
         (|w_i| - |w_j|)^2 with |w_i|^2 - |w_j|^2 = 2 <m, e_i - e_j> + E_ii - E_jj.
         """
@@ -84,7 +89,10 @@ class GramSums:
         with np.errstate(divide="ignore", invalid="ignore"):
             longer = (2.0 * (self.me[i] - self.me[j]) + own[i] - own[j]) / (norm[i] + norm[j])
             turned = np.maximum(distance2 - longer**2, 0.0) / (norm[i] * norm[j])
-        return np.where(np.isfinite(turned), turned, np.nan)
+            shorter = np.minimum(norm[i], norm[j])
+            noise = np.finfo(np.float64).eps * (own[i] + own[j]) / shorter**2
+        hidden = (noise > _SEEN) & (turned < _CLEAR * noise)
+        return np.where(np.isfinite(turned) & ~hidden, turned, np.nan)
 
 
 def gram_tasks(tensor: int, plan: TensorPlan) -> list[GramTask]:

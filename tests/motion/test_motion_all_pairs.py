@@ -115,3 +115,15 @@ def test_snapshots_are_spread_evenly_over_the_run(count: int) -> None:
         assert at == tuple(range(count))
     elif count > 2 * MOST_SNAPSHOTS:
         assert len(at) > 0.6 * MOST_SNAPSHOTS
+
+
+def test_what_rounding_beside_a_much_longer_snapshot_hides_is_not_known(tmp_path: Path) -> None:
+    """All are taken of what they differ from the middle one by; neighbours' chords are exact."""
+    g = torch.Generator().manual_seed(4)
+    ws = [torch.randn(4, 9, generator=g) * 0.01 + torch.eye(4, 9) for _ in range(5)]
+    ws[2] *= 1e6
+    assert angles_of(tmp_path, ws)["angle_rad"].null_count() == 10
+    ws[2] /= 1e4
+    for row in angles_of(tmp_path, ws).to_dicts():
+        i, j = row["snapshot_from"], row["snapshot_to"]
+        assert row["angle_rad"] == pytest.approx(exact_angle(ws[i], ws[j]), rel=0.02)
