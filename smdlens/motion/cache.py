@@ -22,6 +22,8 @@ from smdlens.snapshots.records import SnapshotSeries
 
 # Beyond this only what the present analysis used is kept.
 _MOST_ROWS = 5_000_000
+# The same for numbers in lists: those of all pairs are others with each checkpoint that is added.
+_MOST_LISTED = 4_000_000
 
 
 class MeasurementCache:
@@ -42,6 +44,7 @@ class MeasurementCache:
         self._values: dict[str, list[float]] = dict(self._tables["values"].iter_rows())
         self._prints: dict[str, str] = {}
         self._used: list[pl.Series] = []
+        self._asked: set[str] = set()
         self._new: dict[str, list[tuple[Any, ...]]] = {kind: [] for kind in cache_file.SCHEMAS}
         self._measured: dict[str, list[pl.DataFrame]] = {kind: [] for kind in cache_file.SCHEMAS}
 
@@ -77,6 +80,7 @@ class MeasurementCache:
 
     def values(self, key: str) -> list[float] | None:
         """A list of numbers kept under `key`."""
+        self._asked.add(key)
         return self._values.get(key)
 
     def add_values(self, key: str, values: list[float]) -> None:
@@ -119,6 +123,9 @@ class MeasurementCache:
             used = pl.concat(self._used).implode()
             for kind in ("snapshot", "pair"):
                 tables[kind] = tables[kind].filter(pl.col("key").is_in(used))
+        lists = tables["values"]
+        recent = lists["values"].list.len().cum_sum() <= _MOST_LISTED
+        tables["values"] = lists.filter(recent | lists["key"].is_in(list(self._asked)))
         try:
             cache_file.write(self.path, tables)
         except (OutputError, OSError) as error:

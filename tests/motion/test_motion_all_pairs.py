@@ -10,7 +10,7 @@ import pytest
 import torch
 from motion_helpers import Saved, groups_of, hyper_of, symmetry_of, write_series
 
-from smdlens.motion import gram
+from smdlens.motion import cache_file, gram
 from smdlens.motion.all_pairs import MOST_SNAPSHOTS, spread
 from smdlens.motion.cache import open_cache
 from smdlens.motion.engine import measure
@@ -127,3 +127,22 @@ def test_what_rounding_beside_a_much_longer_snapshot_hides_is_not_known(tmp_path
     for row in angles_of(tmp_path, ws).to_dicts():
         i, j = row["snapshot_from"], row["snapshot_to"]
         assert row["angle_rad"] == pytest.approx(exact_angle(ws[i], ws[j]), rel=0.02)
+
+
+def test_the_cache_does_not_keep_the_pairs_of_every_length_a_run_had(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("smdlens.motion.cache._MOST_LISTED", 8)
+    (tmp_path / "run").mkdir()
+    g = torch.Generator().manual_seed(4)
+    ws = [torch.randn(4, 9, generator=g) for _ in range(6)]
+    for count, kept in ((2, 1), (3, 2), (4, 1), (6, 1)):  # of 1, 3, 6 and 15 pairs
+        series = write_series(tmp_path / "run", [Saved(k, {"a": w}) for k, w in enumerate(ws[:count])])
+        for _ in range(2):
+            cache = open_cache(series, tmp_path / "cache")
+            assert cache is not None
+            motion = measure(
+                series, GROUPS, hyper_of(), device="cpu", all_pairs=True, cache=cache
+            )
+        assert motion.cost.bytes_read == 0
+        assert cache_file.read(cache.path)["values"].height == kept
