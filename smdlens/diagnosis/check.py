@@ -26,6 +26,7 @@ from smdlens.diagnosis.cases import (
 )
 from smdlens.diagnosis.policy import Policy
 from smdlens.diagnosis.records import Decay, Diagnosis, Stage
+from smdlens.diagnosis.remedies import iterations_needed
 from smdlens.errors import SmdlensError
 from smdlens.names import for_json
 from smdlens.snapshots.records import SnapshotSeries
@@ -186,13 +187,13 @@ def _cut(decay: Decay, stage: Stage, rows: pl.DataFrame, level: Outcome) -> Case
     subject = f"cut at {decay.step}"
     available = rows["iterations_available"].drop_nulls().median()
     arrived = rows["iterations_observed"].drop_nulls().len()
-    needed = rows.select(
-        pl.coalesce("iterations_to_tolerance_measured", "iterations_to_tolerance")
-    ).to_series()
-    middle = needed.drop_nulls().median()
+    middle = iterations_needed(rows)
+    if middle is None:
+        middle = rows["iterations_to_tolerance"].drop_nulls().median()
     message = f"{arrived} of {count_of(rows.height, 'tensor')} came back to equilibrium"
     if isinstance(middle, float) and isinstance(available, float):
-        message += f"; they need {middle:.0f} iterations (median), the stage has {available:.0f}"
+        had = f"the stage has {available:,.0f}"
+        message += f"; they need {middle:,.0f} iterations (median), {had}"
     if 2 * arrived >= rows.height:
         return Case(ITERATIONS, stage.index, subject, Outcome.PASS, message)
     # A policy that only warns asks nothing that could stay undecided.
@@ -201,7 +202,7 @@ def _cut(decay: Decay, stage: Stage, rows: pl.DataFrame, level: Outcome) -> Case
         return Case(ITERATIONS, stage.index, subject, open_, message)
     if middle <= available:
         return Case(ITERATIONS, stage.index, subject, open_, message)
-    remedy = f"Give the stage {middle:.0f} iterations."
+    remedy = f"Give the stage {middle:,.0f} iterations."
     return Case(ITERATIONS, stage.index, subject, level, message, remedy)
 
 

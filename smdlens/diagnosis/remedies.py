@@ -11,6 +11,24 @@ from smdlens.theory.relaxation import iterations_from_ratio, relaxation_rate
 from smdlens.vocabulary import OptimizerKind, State
 
 
+def iterations_needed(rows: pl.DataFrame) -> float | None:
+    """How long a stage has to be for the tensors of the cut that opens it: median over tensors.
+
+    Restarted from the ratio measured right after the cut, or, where most never arrived, from the
+    one at the end of the stage.
+
+    Args:
+        rows: Those of one cut in a table of cuts and tensors.
+    """
+    arrived, available, missing = (
+        rows[f"iterations_{what}"].drop_nulls() for what in ("observed", "available", "missing")
+    )
+    if len(available) and len(missing) and 2 * len(arrived) < len(rows):
+        return float(available[0]) + float(np.median(missing.to_numpy()))
+    measured = rows["iterations_to_tolerance_measured"].drop_nulls()
+    return float(np.median(measured.to_numpy())) if len(measured) else None
+
+
 def enough_for_stage(diagnosis: Diagnosis, stage: Stage, state: State) -> str | None:
     """What would have brought the stage to equilibrium: longer, more weight decay, rescaling.
 

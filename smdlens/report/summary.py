@@ -10,6 +10,7 @@ from typing import Any
 import polars as pl
 
 from smdlens.diagnosis.records import Decay, Diagnosis, Stage
+from smdlens.diagnosis.remedies import iterations_needed
 from smdlens.report.frames import decay_frame, stage_frame
 from smdlens.vocabulary import HELD_STATES, NOT_HELD_STATES, State
 from smdlens.wording import count_of
@@ -156,17 +157,11 @@ def _reequilibration(decay: Decay, decays: pl.DataFrame, names: set[str]) -> Ree
     rows = decays.filter((pl.col("decay") == decay.index) & pl.col("tensor").is_in(sorted(names)))
     available = rows["iterations_available"].drop_nulls()
     observed = rows["iterations_observed"].drop_nulls()
-    missing = rows["iterations_missing"].drop_nulls()
-    had = int(available[0]) if available.len() else None
-    needed = _number(rows["iterations_to_tolerance_measured"].median())
-    if had is not None and missing.len() and 2 * observed.len() < rows.height:
-        left = _number(missing.median())
-        needed = None if left is None else had + left
     return Reequilibration(
         decay=decay,
         tensors=rows.height,
-        needed=needed,
-        available=had,
+        needed=iterations_needed(rows),
+        available=int(available[0]) if available.len() else None,
         arrived=observed.len(),
         observed=_number(observed.median()),
     )

@@ -12,6 +12,7 @@ from smdlens.snapshots.placing import Opened
 from smdlens.snapshots.records import Skipped, Snapshot, TensorRef
 from smdlens.snapshots.steps import natural_key
 from smdlens.vocabulary import SkipReason
+from smdlens.wording import count_of
 
 _COMPARED_TENSORS = 8
 _COMPARED_BYTES = 1 << 16
@@ -26,11 +27,11 @@ def keep_one_per_step(
         opened: Ordered along the axis.
 
     Returns:
-        Those kept, those left out, and a note for each step whose files hold other weights.
+        Those kept, those left out, and a note where files of one step hold different weights.
     """
     kept: list[Opened] = []
     skipped: list[Skipped] = []
-    notes: list[str] = []
+    differing: list[tuple[str, str, float]] = []
     for position, group in groupby(opened, key=_position):
         first, *rest = sorted(group, key=_rank)
         kept.append(first)
@@ -44,11 +45,23 @@ def keep_one_per_step(
                 Skipped(other.ref.label, reason, f"step {position:g}: {words} {first.ref.label}")
             )
             if not same:
-                notes.append(
-                    f"restart: {first.ref.label} and {other.ref.label} are both of step "
-                    f"{position:g} and hold different weights; {first.ref.label} is used"
-                )
-    return kept, skipped, notes
+                differing.append((first.ref.label, other.ref.label, position))
+    return kept, skipped, _restarts(differing)
+
+
+def _restarts(differing: Sequence[tuple[str, str, float]]) -> list[str]:
+    """One note on (kept, left out, step) of files with different weights, if there are any."""
+    if not differing:
+        return []
+    used, other, position = differing[0]
+    told = f"restart: {used} and {other} are both of step {position:g} and hold different weights"
+    more = len({step for _, _, step in differing}) - 1
+    if not more:
+        return [f"{told}; {used} is used"]
+    return [
+        f"{told}, and so it is at {count_of(more, 'more step')}; the first file of each is used. "
+        "If these are two runs, give smdlens the files of one"
+    ]
 
 
 def same_weights(a: Snapshot, b: Snapshot) -> bool:

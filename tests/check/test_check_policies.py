@@ -193,6 +193,18 @@ def test_cuts_need_enough_iterations(tmp_path, level, code):
     assert cuts == ({2: Outcome.PASS, 3: bad, 4: bad} if bad else {})
 
 
+def test_the_iterations_a_cut_needs_are_those_of_the_analysis():
+    report = h.resnet_report()
+    told = {c.stage: c.message for c in report.check("default").cases if c.rule == "SMD104"}
+    needed = {
+        s.stage.index: s.reequilibration.needed
+        for s in report.summary.stages
+        if s.reequilibration is not None
+    }
+    assert set(told) == set(needed) == {2, 3, 4}
+    assert all(f"they need {needed[stage]:,.0f} iterations" in told[stage] for stage in told)
+
+
 def test_findings_fail_warn_or_are_ignored_by_rule(tmp_path):
     report = RUNS["leak"]
     assert check(report, tmp_path, '[check.findings]\nSMD007 = "fail"').exit_code == 1

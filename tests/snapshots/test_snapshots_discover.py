@@ -97,6 +97,16 @@ def test_other_weights_of_one_step_are_a_restart(tmp_path: Path) -> None:
     assert len(series.notes) == 1 and series.notes[0].startswith("restart: again_2.pt and ckpt_2")
 
 
+def test_two_runs_in_one_folder_are_one_note(tmp_path: Path) -> None:
+    save_run(tmp_path, (1, 2, 3))
+    save_run(tmp_path, (1, 2, 3), "again_{step}.pt", seed=1)
+    series = open_series(tmp_path)
+    assert [s.files for s in series.snapshots] == [(f"again_{n}.pt",) for n in (1, 2, 3)]
+    (note,) = series.notes
+    assert note.startswith("restart: again_1.pt and ckpt_1.pt are both of step 1")
+    assert "at 2 more steps" in note and "two runs" in note
+
+
 def test_a_last_file_is_used_when_no_other_has_its_step(tmp_path: Path) -> None:
     save_run(tmp_path, (1, 2))
     save_run(tmp_path, (5,), "last.ckpt")
