@@ -187,9 +187,9 @@ def _cut(decay: Decay, stage: Stage, rows: pl.DataFrame, level: Outcome) -> Case
     subject = f"cut at {decay.step}"
     available = rows["iterations_available"].drop_nulls().median()
     arrived = rows["iterations_observed"].drop_nulls().len()
-    middle = iterations_needed(rows)
-    if middle is None:
-        middle = rows["iterations_to_tolerance"].drop_nulls().median()
+    needed = iterations_needed(rows)
+    predicted = rows["iterations_to_tolerance"].drop_nulls().median()
+    middle = predicted if needed is None else needed
     message = f"{arrived} of {count_of(rows.height, 'tensor')} came back to equilibrium"
     if isinstance(middle, float) and isinstance(available, float):
         had = f"the stage has {available:,.0f}"

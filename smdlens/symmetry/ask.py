@@ -34,6 +34,13 @@ def symmetry_of(
                 remedy="Files are read, never run.",
             )
         return symmetry_of_graph(load_graph(model, inputs))
+    if isinstance(model, str) and ":" not in model:
+        raise InputError(
+            "neither a model nor a file that holds a network",
+            subject=model,
+            expected="PKG.MOD:FACTORY, or a graph file (.pt2, .onnx, .keras, ...)",
+            remedy="A checkpoint of weights alone holds no network.",
+        )
     args, kwargs = load_inputs(inputs, input_fn)
     return symmetry_of_call(model, args, kwargs, verify=verify)
 

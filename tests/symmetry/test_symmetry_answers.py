@@ -9,7 +9,8 @@ from micro_models import MICRO
 from torch import nn
 
 import smdlens
-from smdlens.errors import GraphError
+from smdlens.errors import GraphError, InputError
+from smdlens.symmetry.ask import symmetry_of
 from smdlens.symmetry.verify import verified
 from smdlens.vocabulary import EvidenceKind, Granularity, Role
 
@@ -200,3 +201,9 @@ def test_a_detached_length_is_no_sphere():
     assert "detach" in " ".join(e.detail for e in symmetry.tensors["a.weight"].evidence)
     found = verified(symmetry, model, inputs).tensors["a.weight"]
     assert found.role is Role.UNKNOWN and "orthogonal" in found.evidence[-1].detail
+
+
+def test_what_is_neither_a_model_nor_a_graph_is_told_so():
+    with pytest.raises(InputError, match="neither a model nor a file") as caught:
+        symmetry_of("run/ckpt_100.pth")
+    assert caught.value.subject == "run/ckpt_100.pth"
