@@ -105,13 +105,3 @@ def test_floor_of_gaussian_weights_is_that_of_docs_theory() -> None:
         assert root / norm == pytest.approx(floor, rel=0.1), dtype
         actual = float((stored.double() - values.double()).norm()) if dtype.itemsize < 4 else root
         assert root == pytest.approx(actual, rel=0.05), dtype
-
-
-@pytest.mark.parametrize("shape", [(4096, 256), (512, 512, 3, 3), (1000, 2048), (7, 4096, 11)])
-def test_a_sample_meets_every_place_of_every_axis(shape: tuple[int, ...]) -> None:
-    """A step that shares a factor with a row would take all of its sample from a few columns."""
-    step = sampling_step(math.prod(shape))
-    places = np.unravel_index(np.arange(0, math.prod(shape), step), shape)
-    for axis, size in zip(places, shape, strict=True):
-        counts = np.bincount(axis, minlength=size)
-        assert counts.max() - counts.min() <= max(2, 0.1 * len(axis) / size)
