@@ -88,6 +88,8 @@ def _run(arguments: list[str]) -> int:
             return ExitCode.BROKEN_PIPE
         return leave.code if isinstance(leave.code, int) else ExitCode.OK
     except Exception as error:
+        if isinstance(error, OSError) and leaving.is_full(error):
+            return leaving.stdout_failed(error)
         if any(a in ("-v", "--verbose") for a in arguments):
             traceback.print_exc()
         messages.show_internal_error(error)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import importlib.metadata
+import os
 import platform
 import sys
 from collections.abc import Callable
@@ -76,7 +77,12 @@ def _cache() -> str:
     from smdlens.motion.cache_file import default_folder
 
     folder = default_folder()
-    return "none: no folder for it" if folder is None else f"measurements are kept in {folder}"
+    if folder is None:
+        return "none: no folder for it"
+    there = next(place for place in (folder, *folder.absolute().parents) if place.exists())
+    if not os.access(there, os.W_OK):
+        return f"none: {folder} cannot be written; --cache-dir names another"
+    return f"measurements are kept in {folder}"
 
 
 def _numbers(version: str) -> tuple[int, ...]:

@@ -5,6 +5,7 @@ import signal
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import pytest
 from cli_helpers import environment, smdlens, stand_in
@@ -264,6 +265,22 @@ def test_a_closed_stdout_ends_quietly(flags):
         os.close(write)
         _, errors = process.communicate(timeout=60)
     assert (process.returncode, errors) == (141, "")
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="only Linux has a device that is full")
+@pytest.mark.parametrize("flags", [(), ("-q",), ("--json",)])
+def test_a_full_disk_behind_stdout_is_told_once(flags):
+    with Path("/dev/full").open("w") as full:
+        done = subprocess.run(
+            [*stand_in(GIVES_REPORT), "analyze", "run", *flags],
+            stdout=full,
+            stderr=subprocess.PIPE,
+            text=True,
+            env=environment(),
+        )
+    assert done.returncode == 74
+    assert done.stderr.startswith("Error: stdout: could not be written (No space left on device)")
+    assert done.stderr.count("Error") == 1 and "Traceback" not in done.stderr
 
 
 def test_closed_stdout_of_help_is_quiet_too():

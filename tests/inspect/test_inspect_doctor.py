@@ -1,6 +1,8 @@
 """The doctor: one line per thing, and exit 2 where something needed is broken."""
 
 import importlib.metadata
+import os
+from pathlib import Path
 
 import numpy
 import torch
@@ -56,3 +58,12 @@ def test_a_broken_device_is_reported_not_raised(monkeypatch):
     monkeypatch.setattr(torch.cuda, "is_available", fails)
     (cuda,) = [f for f in health.look_around("utf-8") if f.name == "device cuda"]
     assert "driver too old" in cuda.text and not cuda.broken
+
+
+def test_a_cache_that_cannot_be_written_is_none(tmp_path, monkeypatch):
+    monkeypatch.setenv("SMDLENS_CACHE", str(tmp_path / "deep" / "cache"))
+    look = {h.name: h.text for h in health.look_around("utf-8")}
+    assert look["cache"] == f"measurements are kept in {tmp_path / 'deep' / 'cache'}"
+    monkeypatch.setattr(os, "access", lambda place, mode: Path(place) != tmp_path)
+    look = {h.name: h.text for h in health.look_around("utf-8")}
+    assert look["cache"].startswith("none: ") and "cannot be written" in look["cache"]
