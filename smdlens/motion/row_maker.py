@@ -19,6 +19,8 @@ from smdlens.motion.sums import TensorSums, quiet
 from smdlens.snapshots.records import SnapshotSeries
 
 Float = NDArray[np.float64]
+# Rows made at once: what their channels are copied to meanwhile is many times as much.
+_ROWS = 1 << 14
 
 
 @dataclass(slots=True)
@@ -80,7 +82,7 @@ class RowMaker:
         count = len(sums.w2)
         snapshots = np.empty((len(parts), count, len(SNAPSHOT_VALUES)))
         pairs = np.empty((len(parts), count - 1, len(PAIR_VALUES)))
-        for tensors, channels in _alike(parts):
+        for tensors, channels in _alike(parts, max(_ROWS // count, 1)):
             own = sums.of(tensors, channels)
             some = [parts[tensor] for tensor in tensors]
             alike = [part.selected for part in some]
@@ -113,8 +115,8 @@ class RowMaker:
         return out
 
 
-def _alike(parts: Sequence[Part]) -> Iterator[tuple[list[int], NDArray[np.intp]]]:
-    """Tensors of as many channels and groups, and where their channels lie: [M, channels]."""
+def _alike(parts: Sequence[Part], most: int) -> Iterator[tuple[list[int], NDArray[np.intp]]]:
+    """Up to `most` tensors of as many channels and groups, and where these lie: [M, channels]."""
     counts = np.array([part.selected.plan.layout.count for part in parts])
     starts = np.cumsum(counts) - counts
     alike: dict[tuple[int, int], list[int]] = {}
@@ -122,7 +124,9 @@ def _alike(parts: Sequence[Part]) -> Iterator[tuple[list[int], NDArray[np.intp]]
         kind = part.selected.plan.layout.count, part.selected.symmetry.groups
         alike.setdefault(kind, []).append(tensor)
     for (count, _), tensors in alike.items():
-        yield tensors, starts[tensors][:, None] + np.arange(count)
+        for first in range(0, len(tensors), most):
+            some = tensors[first : first + most]
+            yield some, starts[some][:, None] + np.arange(count)
 
 
 def _samples(parts: Sequence[Part], sample: Float) -> list[Float | None]:

@@ -17,7 +17,7 @@ Places = NDArray[np.int64]
 Head = dict[str, pl.Series | Places]
 
 # Rows are kept as they come until there are enough to cut them into columns.
-_LOOSE_TENSORS = 1024
+_LOOSE_ROWS = 1 << 13
 
 
 class Tables:
@@ -36,7 +36,7 @@ class Tables:
         self._snapshots = Columns(SNAPSHOT_VALUES)
         self._pairs = Columns(PAIR_VALUES)
         self._loose: list[Rows] = []
-        self._packed = 0
+        self._loose_rows = 0
 
     def add(self, rows: Rows) -> None:
         """Append the rows of the next tensors."""
@@ -44,7 +44,8 @@ class Tables:
         self._first += rows.first
         self._counts += rows.counts
         self._loose.append(rows)
-        if len(self._tensors) - self._packed >= _LOOSE_TENSORS:
+        self._loose_rows += len(rows.snapshots)
+        if self._loose_rows >= _LOOSE_ROWS:
             self._pack()
 
     def frames(self) -> tuple[pl.DataFrame, pl.DataFrame]:
@@ -65,7 +66,7 @@ class Tables:
         self._snapshots.add(rows.snapshots)
         self._pairs.add(rows.pairs)
         self._loose = []
-        self._packed = len(self._tensors)
+        self._loose_rows = 0
 
     def _places(self, fewer: int) -> tuple[pl.Series, Places]:
         """The tensor and the snapshot that each row belongs to, `fewer` than snapshots."""

@@ -19,6 +19,7 @@ RUNS: dict[str, tuple[int, int, tuple[int, ...], bool]] = {
     "a 20 GB model, 4 snapshots": (4, 100, (5_000, 10_000), False),
     "1000 snapshots of a model of 1 MB": (1000, 16, (128, 128), False),
     "the same with an empty cache": (1000, 16, (128, 128), True),
+    "1000 snapshots of 300 tensors of 16 elements": (1000, 300, (4, 4), False),
     "100,000 tensors of 16 elements, 4 snapshots": (4, 100_000, (4, 4), False),
     "the same, cached": (4, 100_000, (4, 4), True),
 }

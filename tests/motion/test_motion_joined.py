@@ -82,6 +82,18 @@ def test_many_snapshots_make_smaller_blocks_and_no_other_numbers(
     assert small.pairs.equals(whole.pairs)
 
 
+def test_rows_made_one_tensor_at_a_time_are_the_same(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    series, groups = run_of(tmp_path, ("momentum",))
+    whole = measure(series, groups, SGD, device="cpu")
+    monkeypatch.setattr("smdlens.motion.row_maker._ROWS", 1)
+    monkeypatch.setattr("smdlens.motion.tables._LOOSE_ROWS", 1)
+    apart = measure(series, groups, SGD, device="cpu")
+    assert apart.snapshots.equals(whole.snapshots)
+    assert apart.pairs.equals(whole.pairs)
+
+
 def test_ranges_that_meet_in_a_file_become_one() -> None:
     def plan(*extents: Extent) -> TensorPlan:
         sources = SnapshotSources(TensorRef("w", (4,), "float32", extents))
