@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import logging
 import sys
 import traceback
 from collections.abc import Sequence
@@ -55,6 +56,8 @@ def main(argv: Sequence[str] | None = None) -> NoReturn:
     """Runs the command line and leaves with its exit code; no traceback unless `-v` asks."""
     arguments = list(sys.argv[1:] if argv is None else argv)
     leaving.install()
+    # That a home cannot be written slows its import a little, and is no news about a run.
+    logging.getLogger("matplotlib").setLevel(logging.ERROR)
     code = leaving.flush(_run(arguments))
     # The interpreter's last collection would walk all of torch and polars: half a second for naught.
     gc.freeze()

@@ -37,6 +37,12 @@ def test_an_ascii_terminal_is_named_and_served():
     )
 
 
+def test_a_home_that_cannot_be_written_is_no_noise():
+    nowhere = "/proc/nowhere"
+    done = smdlens("doctor", HOME=nowhere, XDG_CONFIG_HOME=nowhere, XDG_CACHE_HOME=nowhere)
+    assert (done.returncode, done.stderr) == (0, "")
+
+
 def test_a_package_that_does_not_import_is_broken(tmp_path):
     (tmp_path / "polars.py").write_text("raise OSError('libpolars.so: cannot open')")
     done = smdlens("doctor", PYTHONPATH=f"{tmp_path}:{__import__('os').getcwd()}")
