@@ -122,13 +122,18 @@ def _with_outcome(case: Case, outcome: Outcome) -> Case:
     return dataclasses.replace(case, outcome=outcome)
 
 
+def _digits(ratio: float) -> str:
+    """Three decimals beside an interval, as the tables have them; far from 1 three digits."""
+    return f"{ratio:.3f}" if 0.0995 <= ratio < 9.95 else f"{ratio:.3g}"
+
+
 def _state(row: Mapping[str, Any], outcome: Outcome) -> Case:
     state = State(row["state"])
     text = state.value
     if row["ratio"] is not None:
-        text += f", measured/expected {row['ratio']:.3g}"
+        text += f", measured/expected {_digits(row['ratio'])}"
         if row["ratio_low"] is not None and row["ratio_high"] is not None:
-            text += f" ({row['ratio_low']:.3g} to {row['ratio_high']:.3g})"
+            text += f" ({_digits(row['ratio_low'])} to {_digits(row['ratio_high'])})"
     if row["reason"] and state not in HELD_STATES:
         text += f": {row['reason']}"
     return Case(STATE, row["stage"], row["tensor"], outcome, text, ratio=row["ratio"])
@@ -150,7 +155,8 @@ def _ratio(row: Mapping[str, Any], band: tuple[float, float]) -> Case:
         outcome = Outcome.FAIL
     else:
         outcome = Outcome.INCONCLUSIVE
-    message = f"measured/expected {row['ratio']:.3g} ({least:.3g} to {most:.3g}); {asked}"
+    message = f"measured/expected {_digits(row['ratio'])}"
+    message += f" ({_digits(least)} to {_digits(most)}); {asked}"
     return Case(RATIO, row["stage"], row["tensor"], outcome, message, ratio=row["ratio"])
 
 
@@ -225,7 +231,7 @@ def _compared(
         elif rank is not None and earlier is not None and rank > earlier:
             outcome = Outcome.FAIL
         if row["ratio"] is not None and before.ratio is not None:
-            message += f"; measured/expected {row['ratio']:.3g}, was {before.ratio:.3g}"
+            message += f"; measured/expected {_digits(row['ratio'])}, was {_digits(before.ratio)}"
             if abs(row["ratio"] - 1.0) - abs(before.ratio - 1.0) > tolerance:
                 outcome = Outcome.FAIL
         yield Case(BASELINE, row["stage"], row["tensor"], outcome, message, ratio=row["ratio"])

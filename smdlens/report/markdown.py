@@ -124,7 +124,7 @@ def _findings(report: Report) -> str:
     tensors = report.diagnosis.groups.tensors
     lines = []
     for family in families(report.diagnosis.findings, tensors):
-        remedy = f" **{_text(family.first.remedy)}**" if family.first.remedy else ""
+        remedy = f" — **{_text(family.first.remedy)}**" if family.first.remedy else ""
         symbol = _SYMBOLS[family.first.outcome]
         lines.append(f"- {symbol} {_text(family.text(tensors))}{remedy}")
     return "\n".join(lines[:_MOST_FINDINGS])

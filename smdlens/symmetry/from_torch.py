@@ -65,7 +65,7 @@ def _exported(model: nn.Module, args: tuple[object, ...], kwargs: dict[str, obje
         subject=type(model).__name__,
         expected="a forward that torch.export can follow (strict=False) on the given inputs",
         remedy="Check --input or --input-fn; data-dependent control flow has no graph. "
-        "With --model-optional the analysis goes on from names.",
+        "`smdlens analyze --model-optional` goes on from names.",
     ) from failure
 
 
