@@ -10,8 +10,8 @@ from dataclasses import replace
 from itertools import islice
 
 from smdlens.motion.layout import Block, Layout, Stripe
-from smdlens.motion.plan import SMALL_TENSOR, SnapshotSources, Source, Task, TensorPlan
-from smdlens.snapshots.records import Extent
+from smdlens.motion.plan import SMALL_TENSOR, SnapshotSources, Task, TensorPlan
+from smdlens.snapshots.records import Extent, TensorRef
 
 # Most tensors are one task: the sums of what is cut have to be handed over and merged.
 TASK_BLOCKS = 64
@@ -131,7 +131,7 @@ def _joined(parts: Sequence[SnapshotSources]) -> SnapshotSources:
     )
 
 
-def _source(parts: Sequence[Source]) -> Source:
+def _source(parts: Sequence[TensorRef]) -> TensorRef:
     """Sources one after another; ranges that meet in the file become one."""
     extents: list[Extent] = []
     for extent in (extent for part in parts for extent in part.extents):

@@ -8,9 +8,10 @@ import torch
 from smdlens.motion import kernels
 from smdlens.motion.geometry import Float, Geometry, Slab
 from smdlens.motion.layout import Block
-from smdlens.motion.plan import AdamSource, Source, TensorPlan
+from smdlens.motion.plan import AdamSource, TensorPlan
 from smdlens.motion.sums import PairSum, SnapshotSum, TensorSums
 from smdlens.motion.workspace import Workspace
+from smdlens.snapshots.records import TensorRef
 
 
 class BufferSums:
@@ -63,7 +64,7 @@ class BufferSums:
             self._weight(self._before, now, index - 1)
         self._before = now
 
-    def _momentum(self, source: Source, index: int, block: Block, state: _State) -> None:
+    def _momentum(self, source: TensorRef, index: int, block: Block, state: _State) -> None:
         v = self._slab("momentum", index)
         self._space.load(source, block, v.flat)
         v2 = self._dots(v, v)

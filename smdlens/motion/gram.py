@@ -14,9 +14,9 @@ import torch
 from numpy.typing import NDArray
 
 from smdlens.motion.layout import Block, Stripe
-from smdlens.motion.plan import Source, TensorPlan
+from smdlens.motion.plan import TensorPlan
 from smdlens.motion.workspace import Workspace
-from smdlens.snapshots.records import DTYPE_BYTES
+from smdlens.snapshots.records import DTYPE_BYTES, TensorRef
 
 Float = NDArray[np.float64]
 # float64 elements of all snapshots in a block: 8 MiB, and long enough to be worth a read each.
@@ -33,7 +33,7 @@ class GramTask:
     """Elements [low, high) of one tensor in every chosen snapshot."""
 
     tensor: int
-    weights: tuple[Source, ...]
+    weights: tuple[TensorRef, ...]
     low: int
     high: int
     block_elements: int
@@ -135,7 +135,7 @@ def _summed(task: GramTask, space: Workspace) -> GramSums:
 class _Rows:
     """One block of every snapshot, as rows."""
 
-    def __init__(self, weights: tuple[Source, ...], size: int, space: Workspace) -> None:
+    def __init__(self, weights: tuple[TensorRef, ...], size: int, space: Workspace) -> None:
         self.size = size
         self._rows = space.buffer("gram", len(weights) * size).view(len(weights), size)
         self._each = list(self._rows)

@@ -15,11 +15,6 @@ from smdlens.snapshots.records import DTYPE_BYTES, Extent, TensorRef
 SMALL_TENSOR = 8192
 
 
-# Elements on disk in storage order, to be multiplied by `scale`. It has strides only where a gather
-# is needed, and its shape matters only there.
-Source = TensorRef
-
-
 @dataclass(frozen=True, slots=True)
 class AdamSource:
     """Adam's moments and what turns them into u = mhat / (sqrt(vhat) + eps).
@@ -29,8 +24,8 @@ class AdamSource:
         bias2: 1 - beta2^t.
     """
 
-    first: Source
-    second: Source
+    first: TensorRef
+    second: TensorRef
     bias1: float
     bias2: float
     eps: float
@@ -38,13 +33,17 @@ class AdamSource:
 
 @dataclass(frozen=True, slots=True)
 class SnapshotSources:
-    """One tensor in one snapshot: weights and the optimizer's buffers."""
+    """One tensor in one snapshot: weights and the optimizer's buffers.
 
-    weights: Source
-    momentum: Source | None = None
+    Elements lie in storage order, to be multiplied by their `scale`; strides are given only where a
+    gather is needed, and shapes matter only there.
+    """
+
+    weights: TensorRef
+    momentum: TensorRef | None = None
     adam: AdamSource | None = None
 
-    def sources(self) -> Iterator[Source]:
+    def sources(self) -> Iterator[TensorRef]:
         """Everything that is read."""
         yield self.weights
         if self.momentum is not None:

@@ -10,7 +10,7 @@ from smdlens.hyper.records import HyperParameters
 from smdlens.motion.lag_sample import MOST_ROWS
 from smdlens.motion.layout import layout_of, storage_order
 from smdlens.motion.optimizer import adam_moments, gradient_rule
-from smdlens.motion.plan import AdamSource, SnapshotSources, Source, TensorPlan
+from smdlens.motion.plan import AdamSource, SnapshotSources, TensorPlan
 from smdlens.snapshots.records import MEASURED_DTYPES, Extent, Snapshot, SnapshotSeries, TensorRef
 from smdlens.symmetry.records import ScaleGroups, TensorSymmetry
 from smdlens.vocabulary import INVARIANT_ROLES, Role, Slot
@@ -88,7 +88,7 @@ def _plan(symmetry: TensorSymmetry, series: SnapshotSeries, hyper: HyperParamete
     if rows is not None:
         shape = (sum(high - low for low, high in rows), *shape[1:])
 
-    def source(ref: TensorRef) -> Source:
+    def source(ref: TensorRef) -> TensorRef:
         if order is None and storage_order(ref.shape, ref.strides) != row_major:
             return ref
         dense = ref if ref.strides is None else replace(ref, strides=None)
@@ -129,7 +129,7 @@ def _adam(
     name: str,
     slots: dict[str, TensorRef],
     hyper: HyperParameters,
-    source: Callable[[TensorRef], Source],
+    source: Callable[[TensorRef], TensorRef],
 ) -> AdamSource | None:
     moments = adam_moments(series, index, name, slots, hyper)
     if moments is None:

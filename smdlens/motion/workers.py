@@ -12,6 +12,7 @@ from typing import TypeVar
 
 import torch
 
+from smdlens.motion.batches import TENSOR_BYTES
 from smdlens.motion.device import Device
 from smdlens.motion.files import FilePool
 from smdlens.motion.plan import TensorPlan
@@ -20,8 +21,6 @@ from smdlens.motion.workspace import Workspace
 
 # Starting processes takes some hundredths of a second: as long as one worker takes for this much.
 WORTH_PROCESSES = 192 << 20
-# In bytes that are read and summed meanwhile: what a tensor costs however small it is.
-_WORK_OF_A_TENSOR = 512 << 10
 Job = TypeVar("Job")
 Result = TypeVar("Result")
 
@@ -99,7 +98,7 @@ def worth_processes(plans: Sequence[TensorPlan], pool: FilePool) -> bool:
 
     What is packed is unpacked once and kept for all workers, which have to be threads then.
     """
-    if sum(plan.nbytes + _WORK_OF_A_TENSOR for plan in plans) < WORTH_PROCESSES:
+    if sum(plan.nbytes + TENSOR_BYTES for plan in plans) < WORTH_PROCESSES:
         return False
     paths = set()
     for extent in (extent for plan in plans for extent in plan.extents()):

@@ -14,10 +14,9 @@ import torch
 from smdlens.motion.files import FilePool
 from smdlens.motion.geometry import Geometry, Slab
 from smdlens.motion.layout import Block
-from smdlens.motion.plan import Source
 from smdlens.motion.tensors import span, storage_dtype
 from smdlens.motion.uploads import Uploads
-from smdlens.snapshots.records import DTYPE_BYTES
+from smdlens.snapshots.records import DTYPE_BYTES, TensorRef
 
 # Shapes differ between tensors; beyond this many views the oldest shapes are long past.
 _MOST_VIEWS = 512
@@ -88,7 +87,7 @@ class Workspace:
         """Scratch float64 [size] on the device; the same memory for the same name."""
         return self._buffer(name, size, torch.float64, self.device)[:size]
 
-    def raw(self, source: Source, block: Block) -> torch.Tensor:
+    def raw(self, source: TensorRef, block: Block) -> torch.Tensor:
         """A block's elements in the storage dtype, flat, on the device; valid until the next."""
         if source.strides is not None:
             count = span(source.shape, source.strides)
@@ -100,7 +99,7 @@ class Workspace:
             return values
         return values.to(self.device) if self._uploads is None else self._uploads.start(values)
 
-    def loader(self, source: Source, size: int, out: torch.Tensor) -> Callable[[Block], None]:
+    def loader(self, source: TensorRef, size: int, out: torch.Tensor) -> Callable[[Block], None]:
         """`load` for any block of `size` elements of one source, with all said once that can be."""
         if not self._on_cpu or source.strides is not None or len(source.extents) != 1:
             return lambda block: self.load(source, block, out)
@@ -111,7 +110,7 @@ class Workspace:
 
         return load
 
-    def _reader(self, source: Source, size: int) -> Callable[[int], torch.Tensor]:
+    def _reader(self, source: TensorRef, size: int) -> Callable[[int], torch.Tensor]:
         """Gives the `size` elements of a source with one extent from any one on, as stored."""
         (extent,) = source.extents
         fill = self._pool.fill
@@ -123,13 +122,13 @@ class Workspace:
 
         return read
 
-    def _converter(self, source: Source, out: torch.Tensor) -> Callable[[torch.Tensor], object]:
+    def _converter(self, source: TensorRef, out: torch.Tensor) -> Callable[[torch.Tensor], object]:
         """Converts to float64 into `out`, and scales."""
         if source.dtype in _PLAIN and source.scale == 1.0:
             return out.copy_
         return lambda raw: self._convert(raw, source.scale, out)
 
-    def load(self, source: Source, block: Block, out: torch.Tensor) -> None:
+    def load(self, source: TensorRef, block: Block, out: torch.Tensor) -> None:
         """A block's elements as float64 into `out` [size]."""
         self._convert(self.raw(source, block), source.scale, out)
 
@@ -156,7 +155,7 @@ class Workspace:
             found = self._tables[dtype] = codes.view(dtype).double().to(self.device)
         return found
 
-    def _read(self, source: Source, low: int, high: int) -> torch.Tensor:
+    def _read(self, source: TensorRef, low: int, high: int) -> torch.Tensor:
         """Elements [low, high) of what is stored."""
         name = "raw" if self._uploads is None else self._uploads.next_buffer()
         found = self._raw.get((name, source.dtype, high - low))
