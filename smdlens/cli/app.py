@@ -59,7 +59,7 @@ def main(argv: Sequence[str] | None = None) -> NoReturn:
     # That a home cannot be written slows its import a little, and is no news about a run.
     logging.getLogger("matplotlib").setLevel(logging.ERROR)
     code = leaving.flush(_run(arguments))
-    # The interpreter's last collection would walk all of torch and polars: half a second for naught.
+    # The interpreter's last collection would walk all of torch and polars: half a second.
     gc.freeze()
     sys.exit(code)
 

@@ -180,8 +180,9 @@ def _leaks(diagnosis: Diagnosis) -> Iterator[Finding]:
             "SMD007",
             Outcome.WARN,
             worst["tensor"],
-            f"epsilon of the normalisation acts on {count_of(len(leaking), 'tensor')} like a weight "
-            f"decay of its own, up to {worst['eps_leak']:+.0%} of the declared one at the end of the run",
+            f"epsilon of the normalisation acts on {count_of(len(leaking), 'tensor')} like a "
+            f"weight decay of its own, up to {worst['eps_leak']:+.0%} of the declared one at the "
+            "end of the run",
             "Their angle settles away from the equilibrium value; a smaller epsilon restores it.",
         )
 

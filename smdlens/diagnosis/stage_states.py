@@ -11,7 +11,7 @@ from smdlens.diagnosis.measure_group import GroupMeasurement
 from smdlens.diagnosis.pooled import UNKNOWN, Pooled, pool
 from smdlens.diagnosis.records import STAGE_TENSOR_SCHEMA, Stage
 from smdlens.diagnosis.reequilibration import reached_step
-from smdlens.diagnosis.stage_end import StageEnd, end_of_stage
+from smdlens.diagnosis.stage_end import end_of_stage
 from smdlens.diagnosis.stages import last_part, last_third
 from smdlens.diagnosis.verdict import StageEvidence, decide
 from smdlens.hyper.records import HyperParameters
@@ -71,7 +71,17 @@ def stage_states(
                     )
                 rows.append(
                     _stage_row(
-                        part, stage, owner, last, pooled, blur, row, tensor, hyper, unknown, tolerance
+                        part,
+                        stage,
+                        owner,
+                        last,
+                        pooled,
+                        blur,
+                        row,
+                        tensor,
+                        hyper,
+                        unknown,
+                        tolerance,
                     )
                 )
     return pl.DataFrame(rows, schema=STAGE_TENSOR_SCHEMA, orient="row")

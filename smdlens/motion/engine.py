@@ -18,10 +18,10 @@ from smdlens.motion.known import Known
 from smdlens.motion.lag_sample import lag_angles
 from smdlens.motion.plan import Task
 from smdlens.motion.records import Motion, ReadCost
+from smdlens.motion.row_maker import RowMaker, Rows
 from smdlens.motion.select import Part, select
 from smdlens.motion.statistics import norm_statistics
 from smdlens.motion.sums import TaskSums, TensorSums, quiet, sums_for
-from smdlens.motion.row_maker import RowMaker, Rows
 from smdlens.motion.tables import Tables
 from smdlens.motion.walk import run_task
 from smdlens.motion.workers import available_cores, in_order, worth_processes

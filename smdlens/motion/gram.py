@@ -140,8 +140,7 @@ class _Rows:
         self._rows = space.buffer("gram", len(weights) * size).view(len(weights), size)
         self._each = list(self._rows)
         self._loaders = [
-            space.loader(source, size, row)
-            for source, row in zip(weights, self._each, strict=True)
+            space.loader(source, size, row) for source, row in zip(weights, self._each, strict=True)
         ]
 
     def weights(self, block: Block) -> torch.Tensor:

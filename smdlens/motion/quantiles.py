@@ -41,9 +41,9 @@ class Pieces:
         """How they moved.
 
         Returns:
-            growth and angle, [pairs, tensors, 3] each: ln(|b_c|^2 / |a_c|^2) and the angle between a_c and
-            b_c in radians at the 5, 50 and 95% level. Pieces of zero norm at either end are left
-            out; NaN where none remains.
+            growth and angle, [pairs, tensors, 3] each: ln(|b_c|^2 / |a_c|^2) and the angle between
+            a_c and b_c in radians at the 5, 50 and 95% level. Pieces of zero norm at either end are
+            left out; NaN where none remains.
         """
         return _quantiles(self._growth, self._valid), self._angles
 
@@ -51,12 +51,14 @@ class Pieces:
         """Pieces that keep their direction while others turn: they get no gradient.
 
         Args:
-            floor: Angle that rounding the stored weights alone would show, radians [pairs, tensors].
+            floor: Angle that rounding the stored weights alone would show, in radians,
+                [pairs, tensors].
 
         Returns:
-            [pairs, tensors, 3]: how many pieces stand still (turned no more than a few rounding floors, or a
-            thousandth of what the fastest turn), the mean of their ln(|b_c|^2 / |a_c|^2), NaN where
-            there are none, and how many pieces are zero at both ends.
+            [pairs, tensors, 3]: how many pieces stand still (turned no more than a few rounding
+            floors, or a thousandth of what the fastest turn), the mean of their
+            ln(|b_c|^2 / |a_c|^2), NaN where there are none, and how many pieces are zero at both
+            ends.
         """
         valid, growth = self._valid, self._growth
         limit = np.maximum(_FLOORS * floor[..., None], _STILL * self._angles[..., -1:])

@@ -113,5 +113,7 @@ def _width(each: tuple[Float | None, int]) -> int | None:
     return None if kept is None else kept.shape[1]
 
 
-def _frame(head: Head, values: dict[str, pl.Series], schema: dict[str, pl.DataType]) -> pl.DataFrame:
+def _frame(
+    head: Head, values: dict[str, pl.Series], schema: dict[str, pl.DataType]
+) -> pl.DataFrame:
     return pl.DataFrame({**head, **values}).select(list(schema)).cast(pl.Schema(schema))

@@ -240,7 +240,9 @@ def test_ctrl_c_says_that_it_was_heard():
 
 
 def test_leaving_spends_no_time_on_a_last_collection():
-    watch = "import atexit, gc\natexit.register(lambda: sys.stderr.write(str(gc.get_freeze_count())))\n"
+    watch = (
+        "import atexit, gc\natexit.register(lambda: sys.stderr.write(str(gc.get_freeze_count())))\n"
+    )
     done = run(watch + GIVES_REPORT, "-q")
     assert done.returncode == 0 and int(done.stderr) > 10_000
 

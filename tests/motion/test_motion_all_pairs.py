@@ -137,12 +137,12 @@ def test_the_cache_does_not_keep_the_pairs_of_every_length_a_run_had(
     g = torch.Generator().manual_seed(4)
     ws = [torch.randn(4, 9, generator=g) for _ in range(6)]
     for count, kept in ((2, 1), (3, 2), (4, 1), (6, 1)):  # of 1, 3, 6 and 15 pairs
-        series = write_series(tmp_path / "run", [Saved(k, {"a": w}) for k, w in enumerate(ws[:count])])
+        series = write_series(
+            tmp_path / "run", [Saved(k, {"a": w}) for k, w in enumerate(ws[:count])]
+        )
         for _ in range(2):
             cache = open_cache(series, tmp_path / "cache")
             assert cache is not None
-            motion = measure(
-                series, GROUPS, hyper_of(), device="cpu", all_pairs=True, cache=cache
-            )
+            motion = measure(series, GROUPS, hyper_of(), device="cpu", all_pairs=True, cache=cache)
         assert motion.cost.bytes_read == 0
         assert cache_file.read(cache.path)["values"].height == kept

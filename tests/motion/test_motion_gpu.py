@@ -56,7 +56,9 @@ def _like_a_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(workspace.Workspace, "__init__", with_uploads)
     monkeypatch.setattr(RoundingSample, "__init__", unseen)
     monkeypatch.setattr(geometry, "_CPU", torch.device("meta"))
-    monkeypatch.setattr(torch, "empty", lambda *args, pin_memory=False, **more: empty(*args, **more))
+    monkeypatch.setattr(
+        torch, "empty", lambda *args, pin_memory=False, **more: empty(*args, **more)
+    )
     monkeypatch.setattr(
         "smdlens.motion.engine.choose_device", lambda _: Device(torch.device("cpu:0"), 1 << 15)
     )

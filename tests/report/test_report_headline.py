@@ -61,7 +61,9 @@ def test_network_without_invariant_tensors():
 
 
 def test_sets_that_cannot_be_measured_are_not_called_no_sets():
-    diagnosis = h.with_states([[U, U, U]], roles=[Role.JOINTLY_SCALE_INVARIANT] * 2 + [Role.UNKNOWN])
+    diagnosis = h.with_states(
+        [[U, U, U]], roles=[Role.JOINTLY_SCALE_INVARIANT] * 2 + [Role.UNKNOWN]
+    )
     tensors = {
         name: dataclasses.replace(t, not_measured="adamw scales their gradients apart")
         if t.role is Role.JOINTLY_SCALE_INVARIANT
