@@ -22,7 +22,7 @@ Float = NDArray[np.float64]
 # float64 elements of all snapshots in a block: 8 MiB, and long enough to be worth a read each.
 _BLOCK = 1 << 20
 _GATHERED_BLOCK = 1 << 24
-_TASK_BLOCKS = 32
+_TASK_BLOCKS = 8
 # Rounding of the sums shows as a squared angle; where that is above the first number it has to be
 # so many times smaller than what is measured.
 _SEEN, _CLEAR = 1e-12, 100.0
