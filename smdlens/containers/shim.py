@@ -42,7 +42,7 @@ class Shim:
         self.build = build
 
 
-def checked_key(key: Any) -> Hashable:
+def checked_key(key: object) -> Hashable:
     """A dict or set key whose hash is cheap and hard to collide; TypeError otherwise.
 
     Hashing a tuple walks all it holds, so nested tuples that share parts would cost exponential
@@ -50,19 +50,19 @@ def checked_key(key: Any) -> Hashable:
     """
     kind = type(key)
     if kind is str or kind is bytes or key is None or kind is bool or kind is float:
-        return key  # type: ignore[no-any-return]
-    if kind is int:
+        return key
+    if type(key) is int:
         if key.bit_length() > 60:
             raise ValueError("an integer key that is too large")
-        return key  # type: ignore[no-any-return]
-    if kind is tuple:
+        return key
+    if type(key) is tuple:
         if len(key) > 16:
             raise ValueError("a tuple key that is too long")
         return tuple(part if type(part) is str else _flat_key(part) for part in key)
-    if kind is InlineBytes and key.data is not None:
-        return key.data  # type: ignore[no-any-return]
+    if type(key) is InlineBytes and key.data is not None:
+        return key.data
     if kind in (Opaque, OpaqueGlobal, PickledTensor, TorchDtype, Shim, StorageKind, Storage):
-        return key  # type: ignore[no-any-return]
+        return key
     raise TypeError(f"a key of kind {kind.__name__}")
 
 

@@ -101,7 +101,7 @@ def _part_frame(
             pl.when(pl.col("stage") < 0).then(None).otherwise(pl.col("stage")).alias("stage"),
         )
         .select(list(INTERVAL_SCHEMA))
-        .cast(INTERVAL_SCHEMA)  # type: ignore[arg-type]
+        .cast(pl.Schema(INTERVAL_SCHEMA))
     )
 
 

@@ -188,6 +188,7 @@ def _run_folder(series: SnapshotSeries) -> Path | None:
     paths = {
         extent.path for s in series.snapshots for t in s.tensors.values() for extent in t.extents
     }
+    # Made absolute but not resolved: a file that links into a store belongs where its name is.
     folders = {os.path.dirname(os.path.abspath(path)) for path in paths}  # noqa: PTH100, PTH120
     return Path(os.path.realpath(os.path.commonpath(folders))) if folders else None
 

@@ -54,8 +54,8 @@ class ScalarReader:
 
     def number(self, value: Any) -> int | float | bool | None:
         """A Python number for a number or one-element tensor; None for anything else."""
-        if type(value) in (int, float, bool):
-            return value  # type: ignore[no-any-return]
+        if type(value) is int or type(value) is float or type(value) is bool:
+            return value
         if not is_tensor(value):
             return None
         ref = tensor_ref("", value)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from itertools import pairwise
 
 import numpy as np
@@ -87,7 +87,11 @@ def answer(solution: Solution, graph: ModelGraph, at: int, is_head: bool) -> Ten
 
 
 def _joint(
-    solution: Solution, at: int, members: frozenset[int], made: object, graph: ModelGraph
+    solution: Solution,
+    at: int,
+    members: frozenset[int],
+    made: Callable[..., TensorSymmetry],
+    graph: ModelGraph,
 ) -> TensorSymmetry:
     names = tuple(solution.parameters[m].name for m in sorted(members) if m != at)
     pieces = solution.joint_channels.get(members, {}).get(at)
@@ -102,7 +106,7 @@ def _joint(
     common = next(iter(behind.values())) if len(behind) == 1 else node
     shown = ", ".join(f"`{name}`" for name in names[:3])
     more = f" and {len(names) - 3} more" if len(names) > 3 else ""
-    return made(  # type: ignore[operator, no-any-return]
+    return made(
         Role.JOINTLY_SCALE_INVARIANT,
         f"invariant only together with {shown}{more}",
         why_invariant(node) if node is not None else None,

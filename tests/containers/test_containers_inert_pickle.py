@@ -205,3 +205,37 @@ def test_nested_shared_tuples_do_not_cost_exponential_time() -> None:
     data = b")" + b"2\x86" * 60 + b"0}" + b")" + b"2\x86" * 60 + b"Ns."
     with pytest.raises(SnapshotCorruptError):
         load_pickle(data, subject="f")
+
+
+def _shared(depth: int) -> Any:
+    """A tuple of two of the same, so deep that hashing it would walk 2^depth parts."""
+    key: Any = ()
+    for _ in range(depth):
+        key = (key, key)
+    return key
+
+
+@pytest.mark.parametrize(
+    "keys",
+    [
+        # Python hashes integers by their remainder: all of these would meet in one place.
+        [k * (2**61 - 1) for k in range(1, 1000)],
+        [2**61],
+        [-(2**61)],
+        [tuple(range(17))],
+        [(2**61,)],
+    ],
+)
+@pytest.mark.parametrize("make", [dict.fromkeys, set, frozenset])
+def test_keys_that_are_made_to_collide_are_refused(keys: list[Any], make: Any) -> None:
+    with pytest.raises((SnapshotUnsafeError, SnapshotCorruptError)):
+        load(pickle.dumps(make(keys), protocol=4))
+
+
+def test_a_key_that_would_take_for_ever_to_hash_is_refused() -> None:
+    # Python could not make this dict either, so its pickle is that of a list, turned by one opcode.
+    frame = pickle.dumps([_shared(40), None], protocol=2)
+    start, stop = frame.index(b"("), frame.rindex(b"e")
+    data = frame[:2] + b"}" + frame[start:stop] + b"u" + frame[stop + 1 :]
+    with pytest.raises((SnapshotUnsafeError, SnapshotCorruptError)):
+        load(data)
