@@ -253,7 +253,7 @@ def test_a_wrong_value_is_told_without_the_words_of_the_parser():
     assert "Error: Invalid value for '--optimizer': 'foo' is not one of" in done.stderr
 
 
-@pytest.mark.parametrize("flags", [(), ("--json",)])
+@pytest.mark.parametrize("flags", [(), ("-q",), ("--json",)])
 def test_a_closed_stdout_ends_quietly(flags):
     read, write = os.pipe()
     os.close(read)
@@ -267,6 +267,22 @@ def test_a_closed_stdout_ends_quietly(flags):
         os.close(write)
         _, errors = process.communicate(timeout=60)
     assert (process.returncode, errors) == (141, "")
+
+
+def test_what_a_gone_reader_would_still_get_is_dropped_quietly():
+    read, write = os.pipe()
+    os.close(read)
+    program = """
+import sys
+from smdlens.cli import leaving
+sys.stdout.write("buffered")
+sys.exit(leaving.flush(0))
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", program], stdout=write, stderr=subprocess.PIPE, text=True
+    )
+    os.close(write)
+    assert (done.returncode, done.stderr) == (141, "")
 
 
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="only Linux has a device that is full")
