@@ -13,7 +13,8 @@ ROOT = Path(__file__).parents[2]
 
 
 def environment(**extra):
-    kept = {k: v for k, v in os.environ.items() if k not in ("COLUMNS", "CI", "NO_COLOR")}
+    left_out = ("COLUMNS", "CI", "NO_COLOR", "PYTHONUNBUFFERED")
+    kept = {k: v for k, v in os.environ.items() if k not in left_out}
     return {**kept, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1", **extra}
 
 

@@ -279,7 +279,11 @@ sys.stdout.write("buffered")
 sys.exit(leaving.flush(0))
 """
     done = subprocess.run(
-        [sys.executable, "-c", program], stdout=write, stderr=subprocess.PIPE, text=True
+        [sys.executable, "-c", program],
+        stdout=write,
+        stderr=subprocess.PIPE,
+        text=True,
+        env=environment(),
     )
     os.close(write)
     assert (done.returncode, done.stderr) == (141, "")
